@@ -1,0 +1,341 @@
+"""User data, validated once: the only place that complains about samples, targets and weights.
+
+What leaves this module crosses the seam as it is; backends check nothing again.
+"""
+
+# Legend: N samples, D features, C outputs, K classes.
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastnet.errors import DataError
+from fastnet.spec import NetworkSpec, Task
+
+__all__ = ["Dataset", "TargetCoding", "is_sparse", "make_dataset", "split_validation", "validate_samples"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Samples, targets and weights as backends take them: C-contiguous, finite, of the network's dtype.
+
+    Attributes
+    ----------
+    x : ndarray (N, D) or scipy.sparse.csr_array (N, D)
+        Of the network's dtype, or uint8. It may be read-only or memory-mapped, and must not be written to.
+    targets : ndarray
+        Class indices (N,) int32 where ``network.takes_labels``, else (N, C) of the network's dtype.
+    sample_weight : ndarray (N,) or None
+        Of the network's dtype, not negative, not all zero.
+    """
+
+    x: Any
+    targets: NDArray
+    sample_weight: NDArray | None = None
+
+    @property
+    def n_samples(self) -> int:
+        """N."""
+        return int(self.x.shape[0])
+
+
+def is_sparse(x: object) -> bool:
+    """Whether `x` is a scipy.sparse matrix or array, without importing SciPy."""
+    return hasattr(x, "tocsr")
+
+
+def make_dataset(
+    network: NetworkSpec, coding: TargetCoding, x: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
+) -> Dataset:
+    """Validate what a user passes to ``fit``.
+
+    Parameters
+    ----------
+    network : NetworkSpec
+    coding : TargetCoding
+    x : array-like, DataFrame, sparse matrix or DLPack array (N, D)
+    y : array-like (N,) or (N, C)
+    sample_weight : array-like (N,), optional
+
+    Raises
+    ------
+    DataError
+        Something cannot be used; the message says what, where, and what to do.
+    """
+    samples = validate_samples(network, x)
+    targets = coding.encode(network, y)
+    if len(targets) != samples.shape[0]:
+        raise DataError(f"X has {samples.shape[0]} samples and y has {len(targets)}")
+    return Dataset(samples, targets, _validate_weights(network, sample_weight, samples.shape[0]))
+
+
+def validate_samples(network: NetworkSpec, x: Any) -> Any:
+    """X as (N, D), dense C-contiguous or CSR; uint8 and the network's dtype are kept without a copy.
+
+    Raises
+    ------
+    DataError
+        X is not two-dimensional and numeric, is empty or not finite, or has the wrong number of features.
+    """
+    from sklearn.utils import check_array
+
+    # Indices and values of a sparse matrix are read by compiled code of one dtype each, so uint8 is for dense X alone.
+    dtypes: list[Any] = [network.numpy_dtype] if is_sparse(x) else [network.numpy_dtype, np.uint8]
+    try:
+        samples = check_array(_on_host(x), accept_sparse="csr", dtype=dtypes, order="C", input_name="X")
+    except (ValueError, TypeError) as error:
+        raise DataError(str(error)) from error
+    if samples.shape[1] != network.n_features:
+        raise DataError(f"X has {samples.shape[1]} features, the network has {network.n_features} (layer_sizes[0])")
+    if is_sparse(samples):
+        from scipy.sparse import csr_array
+
+        return csr_array(samples)
+    return np.asarray(samples)
+
+
+def _on_host(x: Any) -> Any:
+    """A NumPy view or copy of what lies on a device or in another array library; anything else as it is."""
+    if isinstance(x, np.ndarray) or not hasattr(x, "__dlpack_device__"):
+        return x
+    device_type, device_index = x.__dlpack_device__()
+    if int(device_type) == 1:  # kDLCPU of the DLPack header
+        return np.from_dlpack(x)
+    if hasattr(x, "get"):  # CuPy's copy to the host
+        return x.get()
+    try:
+        return np.asarray(x.to("cpu"))  # PyTorch
+    except (AttributeError, RuntimeError, TypeError) as error:
+        raise DataError(
+            f"X lies on a device (DLPack {device_type}:{device_index}) and {type(x).__name__} offers no way to copy it "
+            "from there: pass a NumPy array, a CuPy array or a PyTorch tensor"
+        ) from error
+
+
+def _validate_weights(network: NetworkSpec, sample_weight: ArrayLike | None, n_samples: int) -> NDArray | None:
+    if sample_weight is None:
+        return None
+    weights = _numeric("sample_weight", sample_weight, network.numpy_dtype)
+    if weights.shape != (n_samples,):
+        raise DataError(f"sample_weight must have shape ({n_samples},), got {weights.shape}")
+    if weights.min() < 0:
+        raise DataError(f"sample_weight must not be negative, got {weights.min()} at sample {weights.argmin()}")
+    if not weights.any():
+        raise DataError("sample_weight is zero for every sample: nothing can be learned")
+    return weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetCoding:
+    """How a user's targets become numbers, and numbers become predictions again.
+
+    Attributes
+    ----------
+    task : {"multiclass", "multilabel", "regression"}
+    classes : ndarray (K,) or None
+        Labels in the order of the outputs; two of them for a binary problem with one output. None for regression and
+        for multilabel indicators.
+    """
+
+    task: Task
+    classes: NDArray | None = None
+
+    @classmethod
+    def infer(cls, network: NetworkSpec, y: ArrayLike) -> TargetCoding:
+        """Coding for the targets `y`, seen for the first time.
+
+        Integer labels must already be the indices of the outputs; strings are sorted and numbered. A sigmoid with
+        squared error takes integers, booleans and strings for labels, floats for values.
+
+        Raises
+        ------
+        DataError
+            `y` holds more classes than the network has outputs.
+        """
+        values = _as_targets(y)
+        if network.output in ("identity", "exp"):
+            return cls("regression")
+        if (network.output, network.loss) == ("sigmoid", "squared_error") and values.dtype.kind == "f":
+            return cls("regression")
+        one_column = values.ndim == 1 or values.shape[1] == 1
+        if not one_column:
+            multiclass = network.output == "softmax"
+            return cls("multiclass", np.arange(network.n_outputs)) if multiclass else cls("multilabel")
+        n_classes = max(network.n_outputs, 2)
+        classes = np.unique(values) if values.dtype.kind in "UO" else np.arange(n_classes)
+        if len(classes) > n_classes:
+            raise DataError(
+                f"y holds {len(classes)} classes and the network tells {n_classes} apart: "
+                f"set the last of layer_sizes to {len(classes)}"
+            )
+        return cls("multiclass" if network.n_outputs > 1 else "multilabel", classes)
+
+    @classmethod
+    def default(cls, network: NetworkSpec) -> TargetCoding:
+        """Coding of a network that has seen no targets yet: classes are numbered."""
+        if network.output == "softmax":
+            return cls("multiclass", np.arange(network.n_outputs))
+        if (network.output, network.loss) == ("sigmoid", "cross_entropy"):
+            return cls("multilabel", np.arange(2) if network.n_outputs == 1 else None)
+        return cls("regression")
+
+    def encode(self, network: NetworkSpec, y: ArrayLike) -> NDArray:
+        """Targets as they cross the seam: see `Dataset.targets`.
+
+        Raises
+        ------
+        DataError
+            Wrong shape, unknown or out-of-range labels, values that are not finite or do not fit the loss.
+        """
+        values = _as_targets(y)
+        if self.classes is not None and (values.ndim == 1 or values.shape[1] == 1):
+            indices = self._indices(values.ravel())
+            if network.takes_labels:
+                return indices
+            if network.n_outputs == 1:
+                return indices[:, None].astype(network.numpy_dtype)
+            return np.eye(network.n_outputs, dtype=network.numpy_dtype)[indices]
+        matrix = self._matrix(network, values)
+        if not network.takes_labels:
+            return matrix
+        one_hot = (matrix.sum(axis=1) == 1) & (matrix.max(axis=1) == 1)
+        if not one_hot.all():
+            raise DataError(
+                f"y has {network.n_outputs} columns, and sample {np.argmin(one_hot)} is not one-hot: pass class labels "
+                "(n_samples,) or one-hot rows; for targets that are probabilities use loss='squared_error'"
+            )
+        return matrix.argmax(axis=1).astype(np.int32)
+
+    def _indices(self, values: NDArray) -> NDArray[np.int32]:
+        assert self.classes is not None
+        if values.dtype.kind in "UO" or self.classes.dtype.kind in "UO":
+            indices = np.searchsorted(self.classes, values.astype(self.classes.dtype))
+            indices = np.minimum(indices, len(self.classes) - 1)
+            known = self.classes[indices] == values
+            if not known.all():
+                sample = int(np.argmin(known))
+                raise DataError(
+                    f"y: unknown label {values[sample]!r} at sample {sample}; known are {list(self.classes)}"
+                )
+            return indices.astype(np.int32)
+        _require_finite("y", values)
+        bad = (values < 0) | (values >= len(self.classes)) | (values != np.floor(values))
+        if bad.any():
+            sample = int(np.argmax(bad))
+            raise DataError(
+                f"y: labels must be whole numbers in [0, {len(self.classes)}), got {values[sample]} at sample {sample}; "
+                "number the classes from 0, or pass strings to have them numbered"
+            )
+        return values.astype(np.int32)
+
+    def _matrix(self, network: NetworkSpec, values: NDArray) -> NDArray:
+        matrix = _numeric("y", values, network.numpy_dtype)
+        if matrix.ndim == 1 and network.n_outputs == 1:
+            matrix = matrix[:, None]
+        if matrix.ndim != 2 or matrix.shape[1] != network.n_outputs:
+            raise DataError(f"y must have shape (n_samples, {network.n_outputs}), got {values.shape}")
+        low, high = _target_range(network, self.task)
+        outside = (matrix < low) | (matrix > high)
+        if outside.any():
+            sample, output = np.unravel_index(int(np.argmax(outside)), matrix.shape)
+            raise DataError(
+                f"y: {network.loss} with output {network.output} takes targets in [{low:g}, {high:g}], "
+                f"got {matrix[sample, output]} at sample {sample}, output {output}"
+            )
+        return np.ascontiguousarray(matrix)
+
+    def decode(self, outputs: NDArray) -> NDArray:
+        """Labels or values for a network's outputs (N, C): (N,) where one number tells all, else (N, C)."""
+        if self.task == "multiclass":
+            indices = outputs.argmax(axis=1)
+            return indices if self.classes is None else self.classes[indices]
+        if self.task == "multilabel":
+            positive = (outputs > 0.5).astype(np.int64)
+            return positive if self.classes is None else self.classes[positive[:, 0]]
+        return outputs[:, 0] if outputs.shape[1] == 1 else outputs
+
+
+def split_validation(
+    x: Any, y: ArrayLike, sample_weight: ArrayLike | None, fraction: float, seed: int, *, stratify: bool
+) -> tuple[Any, Any, Any, Any, Any]:
+    """Set a share of the data aside: (x, y, sample_weight, x_validation, y_validation), split by scikit-learn.
+
+    Parameters
+    ----------
+    fraction : float
+        In (0, 1): the share that is set aside.
+    seed : int
+    stratify : bool
+        Keep the share of each label equal in both parts, where there are enough samples of each.
+
+    Raises
+    ------
+    DataError
+        `fraction` is out of range, or leaves one of the parts empty.
+    """
+    from sklearn.model_selection import train_test_split
+
+    if not 0 < fraction < 1:
+        raise DataError(f"validation_fraction must be between 0 and 1, got {fraction}")
+    labels = np.asarray(y)
+    stratify = stratify and labels.ndim == 1 and np.unique(labels, return_counts=True)[1].min() >= 2
+    columns = [x, labels] if sample_weight is None else [x, labels, np.asarray(sample_weight)]
+    options: dict[str, Any] = {"test_size": fraction, "random_state": seed}
+    try:
+        parts = train_test_split(*columns, **options, stratify=labels if stratify else None)
+    except ValueError as error:
+        raise DataError(f"validation_fraction={fraction} cannot split {len(labels)} samples: {error}") from error
+    return parts[0], parts[2], parts[4] if sample_weight is not None else None, parts[1], parts[3]
+
+
+def _target_range(network: NetworkSpec, task: Task) -> tuple[float, float]:
+    """Targets that make sense, by loss and task: probabilities, counts, or anything."""
+    if network.loss == "cross_entropy" or task != "regression":
+        return 0.0, 1.0
+    return (0.0 if network.loss == "poisson" else -np.inf), np.inf
+
+
+def _as_targets(y: ArrayLike) -> NDArray:
+    """Targets as an array (N,) or (N, C) of numbers, or of strings (dtype kind U or O)."""
+    try:
+        values = np.asarray(y)
+    except ValueError as error:
+        raise DataError(f"y is ragged: {error}") from error
+    if values.dtype.kind == "O":
+        values = _strings_or_numbers(values)
+    if values.dtype.kind not in "biufU":
+        raise DataError(f"y must hold numbers or strings, got dtype {values.dtype}")
+    if values.ndim not in (1, 2):
+        raise DataError(f"y must be one- or two-dimensional, got shape {values.shape}")
+    if values.size == 0:
+        raise DataError(f"y is empty: shape {values.shape}")
+    return values
+
+
+def _strings_or_numbers(values: NDArray) -> NDArray:
+    if all(isinstance(value, str) for value in values.ravel()):
+        return values.astype(str)
+    try:
+        return values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"y mixes strings and other values, or holds neither numbers nor strings: {error}") from error
+
+
+def _numeric(name: str, values: ArrayLike, dtype: np.dtype) -> NDArray:
+    try:
+        array: NDArray = np.ascontiguousarray(values, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} must hold numbers: {error}") from error
+    _require_finite(name, array)
+    return array
+
+
+def _require_finite(name: str, values: NDArray) -> None:
+    finite = np.isfinite(values)
+    if not finite.all():
+        where = np.unravel_index(int(np.argmin(finite)), values.shape)
+        raise DataError(f"{name} holds {values[where]} at sample {where[0]}: remove or replace it")
