@@ -1,0 +1,416 @@
+"""`Network`: a multilayer perceptron that trains on whichever backend it is told to use."""
+
+# Legend: N samples, D features, C outputs.
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastnet import persistence, reference
+from fastnet.backends.array_backend import NumpyNamespace
+from fastnet.backends.registry import Choice, choose_backend
+from fastnet.callbacks import Callback, as_callbacks
+from fastnet.data import Dataset, TargetCoding, make_dataset, split_validation, validate_samples
+from fastnet.errors import SpecError
+from fastnet.history import History
+from fastnet.initializers import RandomSource, initialize
+from fastnet.optimizers import SGD, Optimizer
+from fastnet.parameters import ParameterLayout, Parameters
+from fastnet.spec import HEADS, OUTPUTS, NetworkSpec, TrainingSpec
+from fastnet.training import Schedule, TrainingRun
+
+__all__ = ["Network"]
+
+CallbackLike = Callback | Callable[[TrainingRun], "bool | None"]
+
+
+class Network:
+    """A multilayer perceptron.
+
+    Parameters
+    ----------
+    layer_sizes : sequence of int
+        Features, hidden widths, outputs.
+    activation : str or sequence of str
+        "identity", "relu", "sigmoid", "tanh", "leaky_relu", "elu", "gelu" or "silu": one for all hidden layers, or one
+        for each.
+    output : {"softmax", "sigmoid", "identity", "exp"}
+        Softmax for one class per sample, sigmoid for binary and multilabel problems, identity for regression, exp for
+        counts.
+    loss : {"cross_entropy", "squared_error", "poisson"}, optional
+        By default the one that belongs to the output.
+    bias : bool
+        Whether layers have a bias.
+    reduction : {"mean", "sum"}
+        Over samples. Within a sample losses are summed over outputs; the squared error is half the squared difference.
+    l2 : float
+        Adds ``l2 / 2`` times the sum of squared weights to the loss.
+    input_scale : float
+        Multiplies every feature; ``1/255`` lets ``uint8`` pixels be used as they are.
+    dtype : {"float32", "float64"}
+    init, bias_init : str or sequence of arrays
+        "glorot_uniform", "he_normal", "normal" (variance one over fan-in), "uniform(-0.5, 0.5)", "normal(0, 1)",
+        "zeros"; or one array per layer, (fan_in, fan_out) for weights and (fan_out,) for biases.
+    backend : {"auto", "numpy", "numba", "cupy"} or the name of a plug-in
+        "auto" reads ``FASTNET_BACKEND``, and without it takes the fastest that can run here.
+    device : {"auto", "cpu", "cuda", "cuda:1", ...}
+    n_threads : int, optional
+        CPU threads; by default ``FASTNET_NUM_THREADS``, or what the backend thinks best. Results do not depend on it.
+    seed : int, Generator or RandomState, optional
+        Draws initial weights, the order of samples, and what is split off for validation. None draws a seed.
+
+    Attributes
+    ----------
+    spec : NetworkSpec
+    weights : list of ndarray (fan_in, fan_out)
+        Views: writing to them changes the network.
+    biases : list of ndarray (fan_out,)
+        Likewise; empty with ``bias=False``.
+    history : History or None
+        Of the latest fit.
+
+    Raises
+    ------
+    SpecError
+        An argument has no meaning, or the output and the loss do not go together.
+    DataError
+        Explicit initial arrays do not fit.
+    BackendUnavailableError
+        A backend asked for by name cannot run here.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    >>> net = Network([2, 8, 1], activation="tanh", output="sigmoid", backend="numpy", seed=0)
+    >>> history = net.fit(X, [0, 1, 1, 0], optimizer=SGD(learning_rate=1.0), n_steps=500)
+    >>> net.predict(X)
+    array([0, 1, 1, 0])
+    """
+
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        *,
+        activation: str | Sequence[str] = "relu",
+        output: str = "softmax",
+        loss: str | None = None,
+        bias: bool = True,
+        reduction: str = "mean",
+        l2: float = 0.0,
+        input_scale: float = 1.0,
+        dtype: str = "float32",
+        init: str | Sequence[ArrayLike] = "glorot_uniform",
+        bias_init: str | Sequence[ArrayLike] = "zeros",
+        backend: str | None = "auto",
+        device: str = "auto",
+        n_threads: int | None = None,
+        seed: int | RandomSource | None = None,
+    ) -> None:
+        sizes = tuple(int(size) if isinstance(size, np.integer) else size for size in layer_sizes)
+        n_hidden = max(len(sizes) - 2, 0)
+        self.spec = NetworkSpec(
+            layer_sizes=sizes,
+            activations=(activation,) * n_hidden if isinstance(activation, str) else tuple(activation),
+            output=output,
+            loss=loss if loss is not None or output not in OUTPUTS else HEADS[output][0],  # type: ignore[arg-type]
+            bias=bias,
+            reduction=reduction,
+            l2=float(l2),
+            input_scale=float(input_scale),
+            dtype=np.dtype(dtype).name if not isinstance(dtype, str) else dtype,
+        )
+        random, self._seed = _random_source(seed)
+        layout = ParameterLayout.of(self.spec)
+        self._parameters = initialize(layout, init, bias_init, random, self.spec.dtype)
+        self._coding: TargetCoding | None = None
+        self._n_epochs_seen = 0
+        self.history: History | None = None
+        self._bind(backend, device, n_threads)
+
+    def _bind(self, backend: str | None, device: str, n_threads: int | None) -> None:
+        self._request = (backend, device, n_threads)
+        self._choice: Choice | None = None
+        if backend not in (None, "auto"):
+            self._choose()  # what was asked for by name is missed here, not at the first fit
+
+    def _choose(self) -> Choice:
+        if self._choice is None:
+            self._choice = choose_backend(*self._request)
+        return self._choice
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_choice": None}  # backends hold devices and locks, and are found again
+
+    def __repr__(self) -> str:
+        sizes = "-".join(map(str, self.spec.layer_sizes))
+        return f"Network({sizes}, {self.spec.output}, {self.spec.loss}, {self.spec.dtype})"
+
+    @property
+    def weights(self) -> list[NDArray]:
+        """Weights (fan_in, fan_out), views."""
+        return self._parameters.weights
+
+    @property
+    def biases(self) -> list[NDArray]:
+        """Biases (fan_out,), views; empty with ``bias=False``."""
+        return self._parameters.biases
+
+    @property
+    def classes(self) -> NDArray | None:
+        """Labels in the order of the outputs; None for regression, multilabel problems, and before the first fit."""
+        return None if self._coding is None else self._coding.classes
+
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        optimizer: Optimizer | None = None,
+        n_steps: int | None = None,
+        n_epochs: int | None = None,
+        batch_size: int | None = None,
+        sample_weight: ArrayLike | None = None,
+        X_val: Any = None,
+        y_val: ArrayLike | None = None,
+        validation_fraction: float | None = None,
+        validate_every: int | None = None,
+        shuffle: bool = True,
+        callbacks: Iterable[CallbackLike] = (),
+        resume_from: str | os.PathLike[str] | None = None,
+    ) -> History:
+        """Train, starting from the weights as they are.
+
+        Ctrl-C ends the fit early and keeps the last weights: ``history.stop_reason`` is then "interrupted".
+
+        Parameters
+        ----------
+        X : array-like, DataFrame, sparse matrix or DLPack array (N, D)
+            ``uint8`` and the network's dtype are used without a copy.
+        y : array-like (N,) or (N, C)
+            Labels (whole numbers from 0, or strings), indicators, or values.
+        optimizer : SGD, Adam or AdamW, optional
+            By default ``SGD()``.
+        n_steps, n_epochs : int
+            How long to train: one of the two. With the full batch an epoch is a step.
+        batch_size : int, optional
+            Samples per step; without it every step sees all samples.
+        sample_weight : array-like (N,), optional
+            Not negative. The mean is then over weights: ``sum(w * loss) / sum(w)``.
+        X_val, y_val : optional
+            Held-out data to evaluate as training goes on.
+        validation_fraction : float, optional
+            Split them off instead; labels keep their shares.
+        validate_every : int, optional
+            Epochs (with the full batch, steps) between validations and calls of callbacks. By default 1 epoch, or one
+            hundredth of the steps.
+        shuffle : bool
+            Whether each epoch of mini-batches has a new order.
+        callbacks : iterable of Callback or function
+            See `fastnet.callbacks`.
+        resume_from : path-like, optional
+            A checkpoint of the same fit to go on from.
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        SpecError
+            The length of training is not given once, or an option is out of range.
+        DataError
+            The data cannot be used.
+        UnsupportedSpecError
+            The backend cannot train this network.
+        DivergenceError
+            Loss or weights stopped being finite; the network keeps the last finite weights.
+        FileFormatError
+            The checkpoint is damaged or belongs to another fit.
+        """
+        if validation_fraction is not None:
+            if X_val is not None or y_val is not None:
+                raise SpecError("pass X_val and y_val, or validation_fraction, not both")
+            X, y, sample_weight, X_val, y_val = split_validation(
+                X,
+                y,
+                sample_weight,
+                validation_fraction,
+                self._seed,
+                stratify=self.spec.output in ("softmax", "sigmoid"),
+            )
+        coding = self._coding or TargetCoding.infer(self.spec, y)
+        dataset = make_dataset(self.spec, coding, X, y, sample_weight)
+        held_out = self._held_out(coding, X_val, y_val)
+        if batch_size is not None:
+            batch_size = min(batch_size, dataset.n_samples)
+        spec = TrainingSpec(self.spec, SGD() if optimizer is None else optimizer, batch_size, coding.task)
+        schedule = self._schedule(spec.n_steps(dataset.n_samples), spec, n_steps, n_epochs, validate_every, shuffle)
+
+        choice = self._choose()
+        choice.backend.check_support(spec)
+        device = next(iter(choice.backend.availability().devices), "")
+        self.history = History(backend_name=choice.backend.name, backend_reason=choice.reason, device_name=device)
+        evaluate = None if held_out is None else lambda parameters: self._evaluate(coding, parameters, held_out)
+        plan = choice.backend.plan_training(spec, self._parameters, dataset)
+        try:
+            run = TrainingRun(spec, plan, dataset, schedule, self.history, evaluate, as_callbacks(callbacks))
+            if resume_from is not None:
+                run.load_checkpoint(resume_from)
+            try:
+                run.execute()
+            finally:
+                self._parameters.flat[:] = run.parameters.flat
+                self._coding = coding
+                self._n_epochs_seen = run.n_epochs_seen
+        finally:
+            plan.close()
+        return self.history
+
+    def _held_out(self, coding: TargetCoding, X_val: Any, y_val: ArrayLike | None) -> Dataset | None:
+        if (X_val is None) != (y_val is None):
+            raise SpecError("X_val and y_val belong together: pass both or neither")
+        return None if X_val is None or y_val is None else make_dataset(self.spec, coding, X_val, y_val)
+
+    def _schedule(
+        self,
+        steps_per_epoch: int,
+        spec: TrainingSpec,
+        n_steps: int | None,
+        n_epochs: int | None,
+        validate_every: int | None,
+        shuffle: bool,
+    ) -> Schedule:
+        for name, value in (("n_steps", n_steps), ("n_epochs", n_epochs), ("validate_every", validate_every)):
+            if value is not None and (not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1):
+                raise SpecError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if (n_steps is None) == (n_epochs is None):
+            raise SpecError("say how long to train: n_steps=... or n_epochs=..., one of the two")
+        total = int(n_steps) if n_steps is not None else int(n_epochs or 0) * steps_per_epoch
+        default = 1 if spec.batch_size else max(1, total // 100)
+        steps_per_round = int(validate_every or default) * steps_per_epoch
+        return Schedule(total, steps_per_round, shuffle, self._seed, self._n_epochs_seen)
+
+    def predict(self, X: Any) -> NDArray:
+        """Labels (N,), indicators (N, C), or values (N,) or (N, C), for samples X (N, D).
+
+        Raises
+        ------
+        DataError
+            X cannot be used.
+        """
+        outputs = self._outputs(self.spec, self._parameters, validate_samples(self.spec, X))
+        return (self._coding or TargetCoding.default(self.spec)).decode(outputs)
+
+    def predict_proba(self, X: Any) -> NDArray:
+        """Probabilities (N, C) of the classes, for samples X (N, D); two columns for a binary problem.
+
+        Raises
+        ------
+        DataError
+            X cannot be used.
+        SpecError
+            The outputs of this network are not probabilities.
+        """
+        if self.spec.output not in ("softmax", "sigmoid"):
+            raise SpecError(f"output {self.spec.output!r} gives values, not probabilities: use predict")
+        outputs = self._outputs(self.spec, self._parameters, validate_samples(self.spec, X))
+        return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
+
+    def evaluate(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> dict[str, float]:
+        """Figures on labelled data (N, D).
+
+        Returns
+        -------
+        dict
+            "loss" in nats, reduced as in training but without penalty, and "accuracy" (share of samples, all labels of
+            a sample right), or for regression "r2" (mean over outputs; NaN for a single sample).
+
+        Raises
+        ------
+        DataError
+            The data cannot be used.
+        """
+        coding = self._coding or TargetCoding.infer(self.spec, y)
+        return self._evaluate(coding, self._parameters, make_dataset(self.spec, coding, X, y, sample_weight))
+
+    def _evaluate(self, coding: TargetCoding, parameters: Parameters, dataset: Dataset) -> dict[str, float]:
+        xp = NumpyNamespace()
+        logits = self._outputs(self.spec.with_identity_output(), parameters, dataset.x).astype(np.float64)
+        weight = dataset.sample_weight
+        with np.errstate(all="ignore"):
+            losses, _ = reference.HEAD_FUNCTIONS[self.spec.output, self.spec.loss](logits, dataset.targets, xp=xp)
+        figures = {"loss": float(np.average(losses, weights=weight))}
+        if self.spec.reduction == "sum":
+            figures["loss"] *= dataset.n_samples if weight is None else float(weight.sum())
+        if coding.task == "regression":
+            return figures | {"r2": self._r2(logits, dataset)}
+        n_correct = reference.count_correct(coding.task, self.spec.output, logits, dataset.targets, xp=xp)
+        return figures | {"accuracy": float(n_correct) / dataset.n_samples}
+
+    def _r2(self, logits: NDArray, dataset: Dataset) -> float:
+        from sklearn.metrics import r2_score
+
+        values = reference.OUTPUT_FUNCTIONS[self.spec.output](logits, xp=NumpyNamespace())
+        if dataset.n_samples < 2 or not np.isfinite(values).all():
+            return float("nan")
+        return float(r2_score(dataset.targets, values, sample_weight=dataset.sample_weight))
+
+    def _outputs(self, spec: NetworkSpec, parameters: Parameters, x: Any) -> NDArray:
+        return self._choose().backend.predict(spec, parameters, x)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a safetensors file, atomically.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        """
+        persistence.save_network(path, self.spec, self._parameters, self._coding)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        backend: str | None = "auto",
+        device: str = "auto",
+        n_threads: int | None = None,
+        seed: int | RandomSource | None = None,
+    ) -> Network:
+        """Read a network that :meth:`save` wrote, to run on any backend.
+
+        Raises
+        ------
+        FileFormatError
+            The file is damaged, truncated, or not a fastnet network.
+        OSError
+            The file cannot be read.
+        BackendUnavailableError
+            A backend asked for by name cannot run here.
+        """
+        spec, parameters, coding = persistence.load_network(path)
+        network = cls.__new__(cls)
+        network.spec, network._parameters, network._coding = spec, parameters, coding
+        _, network._seed = _random_source(seed)
+        network._n_epochs_seen = 0
+        network.history = None
+        network._bind(backend, device, n_threads)
+        return network
+
+
+def _random_source(seed: int | RandomSource | None) -> tuple[RandomSource, int]:
+    """The generator of initial weights, and the seed for everything drawn later."""
+    if isinstance(seed, np.random.Generator | np.random.RandomState):
+        return seed, 0
+    if seed is None:
+        seed = int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise SpecError(f"seed must be a whole number of at least 0, a Generator or a RandomState, got {seed!r}")
+    return np.random.default_rng(int(seed)), int(seed)

@@ -1,0 +1,155 @@
+"""Networks and checkpoints as safetensors files: no pickle, checked against damage, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnet.data import TargetCoding
+from fastnet.errors import FastnetError, FileFormatError
+from fastnet.parameters import ParameterLayout, Parameters
+from fastnet.spec import NetworkSpec
+
+__all__ = ["load_arrays", "load_network", "save_arrays", "save_network"]
+
+_NETWORK = "fastnet.network/1"
+
+
+def save_network(
+    path: str | os.PathLike[str], network: NetworkSpec, parameters: Parameters, coding: TargetCoding | None
+) -> None:
+    """Write a network, so that ``load_network`` gives the same one back, bit for bit.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written; one that was there before stays as it was.
+    """
+    header = {"network": asdict(network), "coding": None if coding is None else _coding_to_dict(coding)}
+    tensors = {f"weight_{layer}": weight for layer, weight in enumerate(parameters.weights)}
+    tensors |= {f"bias_{layer}": bias for layer, bias in enumerate(parameters.biases)}
+    save_arrays(path, _NETWORK, header, tensors)
+
+
+def load_network(path: str | os.PathLike[str]) -> tuple[NetworkSpec, Parameters, TargetCoding | None]:
+    """Read what :func:`save_network` wrote.
+
+    Raises
+    ------
+    FileFormatError
+        The file is damaged, truncated, or not a fastnet network.
+    OSError
+        The file cannot be read.
+    """
+    header, tensors = load_arrays(path, _NETWORK)
+    try:
+        described = header["network"]
+        network = NetworkSpec(**described | {name: tuple(described[name]) for name in ("layer_sizes", "activations")})
+        weights = [tensors[f"weight_{layer}"] for layer in range(network.n_layers)]
+        biases = [tensors[f"bias_{layer}"] for layer in range(network.n_layers)] if network.bias else None
+        parameters = Parameters.from_arrays(ParameterLayout.of(network), weights, biases, network.dtype)
+        coding = None if header["coding"] is None else _coding_from_dict(header["coding"])
+    except (KeyError, TypeError, FastnetError) as error:
+        raise FileFormatError(f"{path}: written by another version of fastnet, or by hand: {error}") from error
+    return network, parameters, coding
+
+
+def _coding_to_dict(coding: TargetCoding) -> dict[str, Any]:
+    return {"task": coding.task, "classes": None if coding.classes is None else coding.classes.tolist()}
+
+
+def _coding_from_dict(described: dict[str, Any]) -> TargetCoding:
+    classes = described["classes"]
+    return TargetCoding(described["task"], None if classes is None else np.asarray(classes))
+
+
+def save_arrays(path: str | os.PathLike[str], kind: str, header: dict[str, Any], tensors: dict[str, NDArray]) -> None:
+    """Write named arrays and a JSON header atomically: the file at `path` is the old one or the new one, never half.
+
+    Parameters
+    ----------
+    path : path-like
+    kind : str
+        What the file is, checked when it is read.
+    header : dict
+        Anything JSON can hold.
+    tensors : dict of str to ndarray
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    text = json.dumps(header, sort_keys=True)
+    body = save(tensors, metadata={"kind": kind, "header": text, "digest": _digest(kind, text, tensors)})
+    _replace_file(Path(path), body)
+
+
+def load_arrays(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, NDArray]]:
+    """Read what :func:`save_arrays` wrote: the header and the arrays.
+
+    Raises
+    ------
+    FileFormatError
+        The file is damaged, truncated, foreign, or of another kind.
+    OSError
+        The file cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    with Path(path).open("rb"):  # so that what is missing or forbidden is told by Python, with its name
+        pass
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise FileFormatError(f"{path}: damaged, truncated, or not a safetensors file: {error}") from error
+    found = metadata.get("kind", "")
+    if not found.startswith("fastnet."):
+        raise FileFormatError(f"{path}: a safetensors file, but not written by fastnet")
+    if found != kind:
+        raise FileFormatError(f"{path}: this is a {found!r} file, and a {kind!r} file is needed")
+    if metadata.get("digest") != _digest(kind, metadata.get("header", ""), tensors):
+        raise FileFormatError(f"{path}: damaged: its contents do not match the digest written with them")
+    return json.loads(metadata["header"]), tensors
+
+
+def _digest(kind: str, header: str, tensors: dict[str, NDArray]) -> str:
+    digest = hashlib.blake2b(f"{kind}\0{header}".encode(), digest_size=16)
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _replace_file(path: Path, body: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes files for the owner alone
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,358 @@
+"""The loop that drives a plan: batches, learning rates, rounds, divergence, interrupts, checkpoints."""
+
+# Legend: N samples, P parameters, S steps of one call of the plan.
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnet.backends.interface import StepMetrics, TrainingPlan
+from fastnet.callbacks import Callback
+from fastnet.data import Dataset, is_sparse
+from fastnet.errors import DivergenceError, FileFormatError
+from fastnet.history import History
+from fastnet.optimizers import learning_rates, optimizer_to_dict
+from fastnet.parameters import Parameters
+from fastnet.persistence import load_arrays, save_arrays
+from fastnet.spec import TrainingSpec
+
+__all__ = ["Schedule", "TrainingRun"]
+
+# How long the plan may work before Ctrl-C, callbacks and progress are looked at again.
+SECONDS_PER_CALL = 0.2
+
+_CHECKPOINT = "fastnet.checkpoint/1"
+
+logger = logging.getLogger("fastnet")
+
+Evaluate = Callable[[Parameters], dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long to train, and in which order the samples come.
+
+    Attributes
+    ----------
+    n_steps : int
+        Updates to make.
+    steps_per_round : int
+        Updates between validations: with mini-batches a whole number of epochs.
+    shuffle : bool
+        Whether each epoch has an order of its own.
+    seed : int
+        The order of epoch e is drawn from ``(seed, e)`` alone, so that a resumed run needs no generator's state.
+    first_epoch : int
+        Epochs that the network has seen in earlier fits.
+    """
+
+    n_steps: int
+    steps_per_round: int
+    shuffle: bool
+    seed: int
+    first_epoch: int = 0
+
+    def epoch_order(self, epoch: int, n_samples: int) -> NDArray[np.int64]:
+        """Sample indices (N,) of the zero-based `epoch` of this fit."""
+        if not self.shuffle:
+            return np.arange(n_samples)
+        return np.random.default_rng((self.seed, self.first_epoch + epoch)).permutation(n_samples)
+
+
+class TrainingRun:
+    """One fit in progress; what callbacks are given.
+
+    Parameters
+    ----------
+    spec : TrainingSpec
+    plan : TrainingPlan
+    dataset : Dataset
+    schedule : Schedule
+    history : History
+        Filled as the run goes on.
+    evaluate : callable or None
+        Maps parameters to ``{"loss": ..., "accuracy": ...}`` on held-out data.
+    callbacks : sequence of Callback
+
+    Attributes
+    ----------
+    step : int
+        Updates made so far.
+    n_steps : int
+        Updates to make.
+    parameters : Parameters
+        The parameters after `step` updates, always finite.
+    history : History
+    resumed : bool
+        Whether this run goes on from a checkpoint.
+    """
+
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        plan: TrainingPlan,
+        dataset: Dataset,
+        schedule: Schedule,
+        history: History,
+        evaluate: Evaluate | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self._spec = spec
+        self._plan = plan
+        self._dataset = dataset
+        self._schedule = schedule
+        self._evaluate = evaluate
+        self._callbacks = callbacks
+        self._steps_per_epoch = spec.n_steps(dataset.n_samples)
+        self._steps_per_call = 1
+        self._epoch_sums = np.zeros(3)  # loss times weight, weight, correct predictions
+        self._cached_order = (-1, np.empty(0, np.int64))
+        self.history = history
+        self.history.steps_per_entry = self._steps_per_epoch
+        self.step = 0
+        self.n_steps = schedule.n_steps
+        self.parameters = plan.read_parameters()
+        self.resumed = False
+
+    def execute(self) -> None:
+        """Train to the end, until a callback says stop, or until an interrupt, which is swallowed and recorded.
+
+        Raises
+        ------
+        DivergenceError
+            The loss or a parameter stopped being finite; `parameters` are the last for which both were.
+        """
+        earlier, start = self.history.seconds, time.perf_counter()
+        try:
+            self._notify("on_start")
+            while self.step < self.n_steps and not self.history.stop_reason:
+                self._advance_to(min(self._next_round_end(), self.n_steps))
+                self._end_round()
+                self.history.seconds = earlier + time.perf_counter() - start
+            self.history.stop_reason = self.history.stop_reason or "completed"
+        except KeyboardInterrupt:
+            self.history.stop_reason = "interrupted"
+            logger.warning("interrupted after %d of %d steps; the last weights are kept", self.step, self.n_steps)
+        finally:
+            self._notify("on_end")
+            self.history.n_steps = self.step
+            self.history.seconds = earlier + time.perf_counter() - start
+
+    @property
+    def n_epochs_seen(self) -> int:
+        """Epochs begun so far by this fit and those before it."""
+        return self._schedule.first_epoch - (-self.step // self._steps_per_epoch)
+
+    def _next_round_end(self) -> int:
+        return (self.step // self._schedule.steps_per_round + 1) * self._schedule.steps_per_round
+
+    def _advance_to(self, end: int) -> None:
+        """Make the updates up to step `end`, in calls of the plan that are short enough to stay responsive."""
+        while self.step < end:
+            call_end = min(end, self.step + self._steps_per_call)
+            if self._spec.batch_size:
+                call_end = min(call_end, (self.step // self._steps_per_epoch + 1) * self._steps_per_epoch)
+            start = time.perf_counter()
+            self._call_plan(call_end)
+            seconds = time.perf_counter() - start
+            if seconds < 0.5 * SECONDS_PER_CALL:
+                self._steps_per_call *= 2
+            elif seconds > 2 * SECONDS_PER_CALL:
+                self._steps_per_call = max(1, self._steps_per_call // 2)
+            self._notify("on_progress")
+
+    def _call_plan(self, end: int) -> None:
+        state = self._plan.read_state()
+        rates, order = self._rates(self.step, end), self._order(self.step, end)
+        metrics = self._plan.run(rates, order)
+        parameters = self._plan.read_parameters()
+        bad = np.flatnonzero(~np.isfinite(metrics.loss))
+        if len(bad) or not parameters.all_finite():
+            n_good = int(bad[0]) if len(bad) else len(rates)
+            bad_step = self.step + n_good
+            self._go_back(state, n_good)
+            raise DivergenceError(
+                f"training diverged: the loss or a weight stopped being finite after {bad_step} of {self.n_steps} "
+                f"steps; the network keeps the weights it had after {self.step}. Try a smaller learning rate "
+                f"(it was {rates[max(n_good - 1, 0)]:.3g}), or scale the features",
+                step=bad_step,
+            )
+        self.parameters = parameters
+        self._record(metrics, rates, order)
+        self.step = end
+
+    def _go_back(self, state: dict[str, NDArray], n_good: int) -> None:
+        """Replay, from the start of a call, the updates up to the last parameters whose loss was finite."""
+        n_replayed = max(n_good - 1, 0)
+        if n_replayed:
+            end = self.step + n_replayed
+            rates, order = self._rates(self.step, end), self._order(self.step, end)
+            self._plan.write_parameters(self.parameters)
+            self._plan.write_state(state)
+            self._record(self._plan.run(rates, order), rates, order)
+            self.parameters = self._plan.read_parameters()
+            self.step = end
+
+    def _rates(self, start: int, end: int) -> NDArray[np.float64]:
+        return learning_rates(self._spec.optimizer.learning_rate, np.arange(start, end), self.n_steps)
+
+    def _order(self, start: int, end: int) -> NDArray[np.int64] | None:
+        """Sample indices of the steps from `start` to `end`, which lie in one epoch; None for the full batch."""
+        if self._spec.batch_size is None:
+            return None
+        epoch, first = divmod(start, self._steps_per_epoch)
+        last = first + end - start
+        return self._epoch_order(epoch)[first * self._spec.batch_size : last * self._spec.batch_size]
+
+    def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
+        if self._cached_order[0] != epoch:
+            self._cached_order = (epoch, self._schedule.epoch_order(epoch, self._dataset.n_samples))
+        return self._cached_order[1]
+
+    def _record(self, metrics: StepMetrics, rates: NDArray, order: NDArray | None) -> None:
+        if order is None:
+            self.history.loss.extend(metrics.loss.tolist())
+            self.history.learning_rate.extend(rates.tolist())
+            if self._spec.task != "regression":
+                self.history.accuracy.extend((metrics.n_correct / self._dataset.n_samples).tolist())
+            return
+        weights = self._batch_weights(order, len(rates))
+        self._epoch_sums += metrics.loss @ weights, weights.sum(), metrics.n_correct.sum()
+        steps_done = self.step + len(rates)
+        if steps_done % self._steps_per_epoch == 0 or steps_done == self.n_steps:
+            self._record_epoch(steps_done, float(rates[-1]))
+
+    def _record_epoch(self, steps_done: int, rate: float) -> None:
+        loss, weight, n_correct = self._epoch_sums
+        self._epoch_sums = np.zeros(3)
+        is_mean = self._spec.network.reduction == "mean"
+        self.history.loss.append(float(loss / weight if is_mean and weight else loss))
+        self.history.learning_rate.append(rate)
+        if self._spec.task != "regression":
+            steps = (steps_done - 1) % self._steps_per_epoch + 1
+            n_seen = min(steps * (self._spec.batch_size or 0), self._dataset.n_samples)
+            self.history.accuracy.append(float(n_correct / n_seen))
+
+    def _batch_weights(self, order: NDArray, n_steps: int) -> NDArray[np.float64]:
+        """By how much the loss of each step (S,) counts in the epoch's: its samples' weights, or 1 for sums."""
+        if self._spec.network.reduction == "sum":
+            return np.ones(n_steps)
+        starts = np.arange(n_steps) * (self._spec.batch_size or 0)
+        if self._dataset.sample_weight is None:
+            return np.diff([*starts, len(order)]).astype(np.float64)
+        return np.add.reduceat(self._dataset.sample_weight[order].astype(np.float64), starts)
+
+    def _end_round(self) -> None:
+        if self._evaluate is not None:
+            figures = self._evaluate(self.parameters)
+            self.history.validation_steps.append(self.step)
+            self.history.validation_loss.append(figures["loss"])
+            if "accuracy" in figures:
+                self.history.validation_accuracy.append(figures["accuracy"])
+        for callback in self._callbacks:
+            if callback.on_round_end(self):
+                self.history.stop_reason = f"stopped by {type(callback).__name__}"
+
+    def _notify(self, event: str) -> None:
+        for callback in self._callbacks:
+            getattr(callback, event)(self)
+
+    def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Write all that is needed to go on from here, atomically.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        """
+        tensors = {"parameters": self.parameters.flat}
+        tensors |= {f"state/{name}": array for name, array in self._plan.read_state().items()}
+        for index, callback in enumerate(self._callbacks_with_state):
+            tensors |= {f"callback/{index}/{name}": array for name, array in callback.read_state().items()}
+        header = {
+            "identity": self._identity,
+            "step": self.step,
+            "first_epoch": self._schedule.first_epoch,
+            "history": asdict(self.history),
+        }
+        save_arrays(path, _CHECKPOINT, header, tensors)
+
+    def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Go on from a checkpoint of the same network, data, optimizer and callbacks; more steps may be asked for.
+
+        Raises
+        ------
+        FileFormatError
+            The file is damaged, or belongs to another run; the message says in what it differs.
+        OSError
+            The file cannot be read.
+        """
+        header, tensors = load_arrays(path, _CHECKPOINT)
+        different = [name for name, value in self._identity.items() if header["identity"].get(name) != value]
+        if different:
+            raise FileFormatError(
+                f"{path}: this is the checkpoint of another fit, which differs in its {', '.join(different)}: "
+                "give it what it was started with, or start anew without it"
+            )
+        if header["step"] > self.n_steps:
+            raise FileFormatError(f"{path}: {header['step']} steps are done already, and {self.n_steps} were asked for")
+        self.parameters.flat[:] = tensors["parameters"]
+        self._plan.write_parameters(self.parameters)
+        self._plan.write_state(_with_prefix(tensors, "state/"))
+        for index, callback in enumerate(self._callbacks_with_state):
+            callback.write_state(_with_prefix(tensors, f"callback/{index}/"))
+        self._restore_history(header["history"])
+        self._schedule = replace(self._schedule, first_epoch=header["first_epoch"])
+        self.step = header["step"]
+        self.resumed = True
+
+    def _restore_history(self, recorded: dict[str, Any]) -> None:
+        this_machine = ("backend_name", "backend_reason", "device_name")
+        for name, value in recorded.items():
+            if name not in this_machine:
+                setattr(self.history, name, value)
+        if self.history.stop_reason == "completed":
+            self.history.stop_reason = ""
+
+    @property
+    def _callbacks_with_state(self) -> list[Callback]:
+        return [callback for callback in self._callbacks if callback.read_state()]
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        """What a run must share with a checkpoint to go on from it, as JSON gives it back."""
+        network = asdict(self._spec.network)
+        return {
+            "network": {name: list(value) if isinstance(value, tuple) else value for name, value in network.items()},
+            "optimizer": optimizer_to_dict(self._spec.optimizer),
+            "batch_size": self._spec.batch_size,
+            "seed": self._schedule.seed,
+            "shuffle": self._schedule.shuffle,
+            "data": _data_digest(self._dataset),
+            "callbacks": [type(callback).__name__ for callback in self._callbacks_with_state],
+        }
+
+
+def _with_prefix(tensors: dict[str, NDArray], prefix: str) -> dict[str, NDArray]:
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+
+def _data_digest(dataset: Dataset) -> str:
+    x = dataset.x
+    arrays = [x.data, x.indices, x.indptr] if is_sparse(x) else [x]
+    arrays += [dataset.targets, *([] if dataset.sample_weight is None else [dataset.sample_weight])]
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
