@@ -227,8 +227,8 @@ class TargetCoding:
         if bad.any():
             sample = int(np.argmax(bad))
             raise DataError(
-                f"y: labels must be whole numbers in [0, {len(self.classes)}), got {values[sample]} at sample {sample}; "
-                "number the classes from 0, or pass strings to have them numbered"
+                f"y: labels must be whole numbers in [0, {len(self.classes)}), got {values[sample]} "
+                f"at sample {sample}; number the classes from 0, or pass strings to have them numbered"
             )
         return values.astype(np.int32)
 

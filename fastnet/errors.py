@@ -8,6 +8,7 @@ from difflib import get_close_matches
 __all__ = [
     "BackendUnavailableError",
     "DataError",
+    "DeviceMemoryError",
     "DivergenceError",
     "FastnetError",
     "FileFormatError",
@@ -36,6 +37,10 @@ class FileFormatError(FastnetError, ValueError):
 
 class BackendUnavailableError(FastnetError, RuntimeError):
     """The backend or device asked for cannot run on this machine; the message says why and what to install."""
+
+
+class DeviceMemoryError(FastnetError, MemoryError):
+    """The device has too little memory for the data or for a step; the message says how much is needed and free."""
 
 
 class UnsupportedSpecError(FastnetError, ValueError):

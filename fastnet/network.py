@@ -21,8 +21,9 @@ from fastnet.history import History
 from fastnet.initializers import RandomSource, initialize
 from fastnet.optimizers import SGD, Optimizer
 from fastnet.parameters import ParameterLayout, Parameters
+from fastnet.run_settings import RunSettings, require_count
 from fastnet.spec import HEADS, OUTPUTS, NetworkSpec, TrainingSpec
-from fastnet.training import Schedule, TrainingRun
+from fastnet.training import TrainingRun
 
 __all__ = ["Network"]
 
@@ -248,9 +249,18 @@ class Network:
         dataset = make_dataset(self.spec, coding, X, y, sample_weight)
         held_out = self._held_out(coding, X_val, y_val)
         if batch_size is not None:
-            batch_size = min(batch_size, dataset.n_samples)
+            require_count("batch_size", batch_size)
+            batch_size = min(int(batch_size), dataset.n_samples)
         spec = TrainingSpec(self.spec, SGD() if optimizer is None else optimizer, batch_size, coding.task)
-        schedule = self._schedule(spec.n_steps(dataset.n_samples), spec, n_steps, n_epochs, validate_every, shuffle)
+        settings = RunSettings.of(
+            spec.n_steps(dataset.n_samples) if batch_size else None,
+            n_steps=n_steps,
+            n_epochs=n_epochs,
+            validate_every=validate_every,
+            shuffle=shuffle,
+            seed=self._seed,
+            first_epoch=self._n_epochs_seen,
+        )
 
         choice = self._choose()
         choice.backend.check_support(spec)
@@ -259,7 +269,7 @@ class Network:
         evaluate = None if held_out is None else lambda parameters: self._evaluate(coding, parameters, held_out)
         plan = choice.backend.plan_training(spec, self._parameters, dataset)
         try:
-            run = TrainingRun(spec, plan, dataset, schedule, self.history, evaluate, as_callbacks(callbacks))
+            run = TrainingRun(spec, plan, dataset, settings, self.history, evaluate, as_callbacks(callbacks))
             if resume_from is not None:
                 run.load_checkpoint(resume_from)
             try:
@@ -276,25 +286,6 @@ class Network:
         if (X_val is None) != (y_val is None):
             raise SpecError("X_val and y_val belong together: pass both or neither")
         return None if X_val is None or y_val is None else make_dataset(self.spec, coding, X_val, y_val)
-
-    def _schedule(
-        self,
-        steps_per_epoch: int,
-        spec: TrainingSpec,
-        n_steps: int | None,
-        n_epochs: int | None,
-        validate_every: int | None,
-        shuffle: bool,
-    ) -> Schedule:
-        for name, value in (("n_steps", n_steps), ("n_epochs", n_epochs), ("validate_every", validate_every)):
-            if value is not None and (not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1):
-                raise SpecError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if (n_steps is None) == (n_epochs is None):
-            raise SpecError("say how long to train: n_steps=... or n_epochs=..., one of the two")
-        total = int(n_steps) if n_steps is not None else int(n_epochs or 0) * steps_per_epoch
-        default = 1 if spec.batch_size else max(1, total // 100)
-        steps_per_round = int(validate_every or default) * steps_per_epoch
-        return Schedule(total, steps_per_round, shuffle, self._seed, self._n_epochs_seen)
 
     def predict(self, X: Any) -> NDArray:
         """Labels (N,), indicators (N, C), or values (N,) or (N, C), for samples X (N, D).

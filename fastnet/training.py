@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,9 +24,10 @@ from fastnet.history import History
 from fastnet.optimizers import learning_rates, optimizer_to_dict
 from fastnet.parameters import Parameters
 from fastnet.persistence import load_arrays, save_arrays
+from fastnet.run_settings import RunSettings
 from fastnet.spec import TrainingSpec
 
-__all__ = ["Schedule", "TrainingRun"]
+__all__ = ["TrainingRun"]
 
 # How long the plan may work before Ctrl-C, callbacks and progress are looked at again.
 SECONDS_PER_CALL = 0.2
@@ -38,37 +39,6 @@ logger = logging.getLogger("fastnet")
 Evaluate = Callable[[Parameters], dict[str, float]]
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How long to train, and in which order the samples come.
-
-    Attributes
-    ----------
-    n_steps : int
-        Updates to make.
-    steps_per_round : int
-        Updates between validations: with mini-batches a whole number of epochs.
-    shuffle : bool
-        Whether each epoch has an order of its own.
-    seed : int
-        The order of epoch e is drawn from ``(seed, e)`` alone, so that a resumed run needs no generator's state.
-    first_epoch : int
-        Epochs that the network has seen in earlier fits.
-    """
-
-    n_steps: int
-    steps_per_round: int
-    shuffle: bool
-    seed: int
-    first_epoch: int = 0
-
-    def epoch_order(self, epoch: int, n_samples: int) -> NDArray[np.int64]:
-        """Sample indices (N,) of the zero-based `epoch` of this fit."""
-        if not self.shuffle:
-            return np.arange(n_samples)
-        return np.random.default_rng((self.seed, self.first_epoch + epoch)).permutation(n_samples)
-
-
 class TrainingRun:
     """One fit in progress; what callbacks are given.
 
@@ -77,7 +47,7 @@ class TrainingRun:
     spec : TrainingSpec
     plan : TrainingPlan
     dataset : Dataset
-    schedule : Schedule
+    settings : RunSettings
     history : History
         Filled as the run goes on.
     evaluate : callable or None
@@ -102,7 +72,7 @@ class TrainingRun:
         spec: TrainingSpec,
         plan: TrainingPlan,
         dataset: Dataset,
-        schedule: Schedule,
+        settings: RunSettings,
         history: History,
         evaluate: Evaluate | None = None,
         callbacks: Sequence[Callback] = (),
@@ -110,7 +80,7 @@ class TrainingRun:
         self._spec = spec
         self._plan = plan
         self._dataset = dataset
-        self._schedule = schedule
+        self._settings = settings
         self._evaluate = evaluate
         self._callbacks = callbacks
         self._steps_per_epoch = spec.n_steps(dataset.n_samples)
@@ -120,7 +90,7 @@ class TrainingRun:
         self.history = history
         self.history.steps_per_entry = self._steps_per_epoch
         self.step = 0
-        self.n_steps = schedule.n_steps
+        self.n_steps = settings.n_steps
         self.parameters = plan.read_parameters()
         self.resumed = False
 
@@ -151,10 +121,10 @@ class TrainingRun:
     @property
     def n_epochs_seen(self) -> int:
         """Epochs begun so far by this fit and those before it."""
-        return self._schedule.first_epoch - (-self.step // self._steps_per_epoch)
+        return self._settings.first_epoch - (-self.step // self._steps_per_epoch)
 
     def _next_round_end(self) -> int:
-        return (self.step // self._schedule.steps_per_round + 1) * self._schedule.steps_per_round
+        return (self.step // self._settings.steps_per_round + 1) * self._settings.steps_per_round
 
     def _advance_to(self, end: int) -> None:
         """Make the updates up to step `end`, in calls of the plan that are short enough to stay responsive."""
@@ -216,7 +186,7 @@ class TrainingRun:
 
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
         if self._cached_order[0] != epoch:
-            self._cached_order = (epoch, self._schedule.epoch_order(epoch, self._dataset.n_samples))
+            self._cached_order = (epoch, self._settings.epoch_order(epoch, self._dataset.n_samples))
         return self._cached_order[1]
 
     def _record(self, metrics: StepMetrics, rates: NDArray, order: NDArray | None) -> None:
@@ -282,7 +252,7 @@ class TrainingRun:
         header = {
             "identity": self._identity,
             "step": self.step,
-            "first_epoch": self._schedule.first_epoch,
+            "first_epoch": self._settings.first_epoch,
             "history": asdict(self.history),
         }
         save_arrays(path, _CHECKPOINT, header, tensors)
@@ -312,7 +282,7 @@ class TrainingRun:
         for index, callback in enumerate(self._callbacks_with_state):
             callback.write_state(_with_prefix(tensors, f"callback/{index}/"))
         self._restore_history(header["history"])
-        self._schedule = replace(self._schedule, first_epoch=header["first_epoch"])
+        self._settings = replace(self._settings, first_epoch=header["first_epoch"])
         self.step = header["step"]
         self.resumed = True
 
@@ -336,8 +306,8 @@ class TrainingRun:
             "network": {name: list(value) if isinstance(value, tuple) else value for name, value in network.items()},
             "optimizer": optimizer_to_dict(self._spec.optimizer),
             "batch_size": self._spec.batch_size,
-            "seed": self._schedule.seed,
-            "shuffle": self._schedule.shuffle,
+            "seed": self._settings.seed,
+            "shuffle": self._settings.shuffle,
             "data": _data_digest(self._dataset),
             "callbacks": [type(callback).__name__ for callback in self._callbacks_with_state],
         }
