@@ -1,0 +1,197 @@
+"""The conformance kit must fail on broken plans, and the comparison must fail on wrong numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastnet.backends.array_backend import NumpyBackend
+from fastnet.backends.array_plan import ArrayPlan
+from fastnet.backends.interface import StepMetrics
+from fastnet.parameters import Parameters
+from fastnet.testing import assert_close, check_backend, conformance_checks, tolerance
+
+
+class Sabotaged(NumpyBackend):
+    """NumPy's backend with the methods of one mixin put before those of its plans."""
+
+    name = "sabotaged"
+
+    def __init__(self, sabotage):
+        super().__init__()
+        self._plan_class = type("SabotagedPlan", (sabotage, ArrayPlan), {})
+
+    def plan_training(self, spec, parameters, dataset):
+        return self._plan_class(spec, parameters, dataset, self._library)
+
+
+class TransposedWeight:
+    def loss_and_gradients(self):
+        loss, gradients = super().loss_and_gradients()
+        for weight in gradients.weights:
+            weight[...] = weight.T.ravel().reshape(weight.shape)
+        return loss, gradients
+
+
+class StaleLoss:
+    """Reports the loss after the update in place of the one before it."""
+
+    def run(self, learning_rates, order=None):
+        metrics = super().run(learning_rates, order)
+        after, _ = self.loss_and_gradients()
+        losses = np.append(metrics.loss[1:], after)
+        return StepMetrics(lambda: (losses, metrics.n_correct))
+
+
+class MissingBiasGradient:
+    def loss_and_gradients(self):
+        loss, gradients = super().loss_and_gradients()
+        for bias in gradients.biases:
+            bias[...] = 0
+        return loss, gradients
+
+
+class ScalarBiasGradient:
+    """The tutorials' mistake: the gradients of all biases of a layer summed into one number."""
+
+    def loss_and_gradients(self):
+        loss, gradients = super().loss_and_gradients()
+        for bias in gradients.biases:
+            bias[...] = bias.sum()
+        return loss, gradients
+
+
+class SkippedLastBatch:
+    def run(self, learning_rates, order=None):
+        size = self._spec.batch_size
+        if order is None or len(order) % size == 0:
+            return super().run(learning_rates, order)
+        whole = super().run(learning_rates[:-1], order[: -(len(order) % size)])
+        return StepMetrics(lambda: (np.append(whole.loss, whole.loss[-1]), np.append(whole.n_correct, 0)))
+
+
+class Zeros:
+    def loss_and_gradients(self):
+        return 0.0, Parameters(self._layout, dtype=self._spec.network.dtype)
+
+
+class OffByOneCount:
+    def run(self, learning_rates, order=None):
+        metrics = super().run(learning_rates, order)
+        return StepMetrics(lambda: (metrics.loss, metrics.n_correct + 1))
+
+
+class UpdatingGradients:
+    def loss_and_gradients(self):
+        result = super().loss_and_gradients()
+        self.run([0.1], None if self._spec.batch_size is None else np.arange(self._spec.batch_size))
+        return result
+
+
+class WeightsIgnored:
+    def __init__(self, spec, parameters, dataset, library):
+        super().__init__(spec, parameters, dataset, library)
+        self._sample_weight = None
+
+
+class LowPrecision:
+    """Gradients rounded to half precision."""
+
+    def loss_and_gradients(self):
+        loss, gradients = super().loss_and_gradients()
+        gradients.flat[:] = gradients.flat.astype(np.float16)
+        return loss, gradients
+
+
+class ForgottenState:
+    def write_state(self, state):
+        super().write_state({name: np.zeros_like(array) for name, array in state.items()})
+
+
+class Random:
+    """Correct within the tolerance, and never the same bits."""
+
+    def run(self, learning_rates, order=None):
+        metrics = super().run(learning_rates, order)
+        self._flat *= 1 + np.random.default_rng().choice([-1, 1]) * np.finfo(self._flat.dtype).eps
+        return metrics
+
+
+class AliasedParameters:
+    def read_parameters(self):
+        return Parameters(self._layout, self._flat)
+
+
+class NeverClosed:
+    def close(self):
+        pass
+
+
+class SwallowedNan:
+    def run(self, learning_rates, order=None):
+        metrics = super().run(learning_rates, order)
+        return StepMetrics(lambda: (np.nan_to_num(metrics.loss), metrics.n_correct))
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "caught_by"),
+    [
+        (TransposedWeight, "gradients-"),
+        (StaleLoss, "trajectory-"),
+        (MissingBiasGradient, "gradients-"),
+        (ScalarBiasGradient, "gradients-"),
+        (SkippedLastBatch, "trajectory-last-batch-partial"),
+        (Zeros, "gradients-"),
+        (OffByOneCount, "trajectory-sgd"),
+        (UpdatingGradients, "gradients-"),
+        (WeightsIgnored, "gradients-weighted"),
+        (LowPrecision, "gradients-"),
+        (ForgottenState, "state-"),
+        (Random, "repeatable-"),
+        (AliasedParameters, "state-"),
+        (NeverClosed, "manners"),
+        (SwallowedNan, "nan-"),
+    ],
+)
+def test_the_kit_fails_on_a_sabotaged_plan(sabotage, caught_by):
+    with pytest.raises(AssertionError, match=f"(?m)^{caught_by}"):
+        check_backend(Sabotaged(sabotage))
+
+
+def test_the_kit_passes_on_the_plan_that_is_sabotaged_above():
+    check_backend(Sabotaged(type("Nothing", (), {})))
+
+
+def test_every_check_looks_at_the_backend():
+    class Absent:
+        name = "absent"
+
+        def __getattr__(self, name):
+            raise AssertionError(f"asked for {name}")
+
+    for check in conformance_checks().values():
+        with pytest.raises(AssertionError, match="asked for"):
+            check(Absent())
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected"),
+    [
+        ([1.0, 2.0], [1.0, 2.0, 3.0]),
+        ([1.0, np.nan], [1.0, 2.0]),
+        ([1.0, np.inf], [1.0, 2.0]),
+        ([1e-30], [0.0]),
+        ([1.0, 2.001], [1.0, 2.0]),
+    ],
+)
+def test_assert_close_fails(actual, expected):
+    with pytest.raises(AssertionError):
+        assert_close(actual, expected, dtype="float32", longest_reduction=100)
+
+
+def test_assert_close_admits_rounding_and_no_more():
+    allowed = tolerance("float32", 100)
+    assert_close([1 + 0.9 * allowed, 0.0], [1.0, 0.0], dtype="float32", longest_reduction=100)
+    with pytest.raises(AssertionError, match="relative error"):
+        assert_close([1 + 1.1 * allowed, 0.0], [1.0, 0.0], dtype="float32", longest_reduction=100)
+    assert tolerance("float64", 1) == pytest.approx(tolerance("float32", 1) * 2.0**-29)
