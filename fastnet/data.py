@@ -85,8 +85,10 @@ def validate_samples(network: NetworkSpec, x: Any) -> Any:
 
     # Indices and values of a sparse matrix are read by compiled code of one dtype each, so uint8 is for dense X alone.
     dtypes: list[Any] = [network.numpy_dtype] if is_sparse(x) else [network.numpy_dtype, np.uint8]
+    x = _on_host("X", x)
     try:
-        samples = check_array(_on_host(x), accept_sparse="csr", dtype=dtypes, order="C", input_name="X")
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told as that
+            samples = check_array(x, accept_sparse="csr", dtype=dtypes, order="C", input_name="X")
     except (ValueError, TypeError) as error:
         raise DataError(str(error)) from error
     if samples.shape[1] != network.n_features:
@@ -98,21 +100,24 @@ def validate_samples(network: NetworkSpec, x: Any) -> Any:
     return np.asarray(samples)
 
 
-def _on_host(x: Any) -> Any:
+def _on_host(name: str, x: Any) -> Any:
     """A NumPy view or copy of what lies on a device or in another array library; anything else as it is."""
     if isinstance(x, np.ndarray) or not hasattr(x, "__dlpack_device__"):
         return x
     device_type, device_index = x.__dlpack_device__()
     if int(device_type) == 1:  # kDLCPU of the DLPack header
-        return np.from_dlpack(x)
+        try:
+            return np.from_dlpack(x)
+        except (BufferError, RuntimeError) as error:  # PyTorch: a gradient is attached, or NumPy lacks the dtype
+            raise DataError(f"{name} cannot be read through DLPack: {error}") from error
     if hasattr(x, "get"):  # CuPy's copy to the host
         return x.get()
     try:
         return np.asarray(x.to("cpu"))  # PyTorch
     except (AttributeError, RuntimeError, TypeError) as error:
         raise DataError(
-            f"X lies on a device (DLPack {device_type}:{device_index}) and {type(x).__name__} offers no way to copy it "
-            "from there: pass a NumPy array, a CuPy array or a PyTorch tensor"
+            f"{name} lies on a device (DLPack {device_type}:{device_index}) and {type(x).__name__} offers no way to "
+            "copy it from there: pass a NumPy array, a CuPy array or a PyTorch tensor"
         ) from error
 
 
@@ -166,11 +171,11 @@ class TargetCoding:
             multiclass = network.output == "softmax"
             return cls("multiclass", np.arange(network.n_outputs)) if multiclass else cls("multilabel")
         n_classes = max(network.n_outputs, 2)
-        classes = np.unique(values) if values.dtype.kind in "UO" else np.arange(n_classes)
-        if len(classes) > n_classes:
+        classes = np.unique(values) if values.dtype.kind == "U" else np.arange(n_classes)
+        if len(classes) != n_classes:
             raise DataError(
-                f"y holds {len(classes)} classes and the network tells {n_classes} apart: "
-                f"set the last of layer_sizes to {len(classes)}"
+                f"y holds {len(classes)} classes and the network tells {n_classes} apart: set the last of layer_sizes "
+                "to the number of classes, or number the labels yourself where y does not hold all of them"
             )
         return cls("multiclass" if network.n_outputs > 1 else "multilabel", classes)
 
@@ -212,16 +217,15 @@ class TargetCoding:
 
     def _indices(self, values: NDArray) -> NDArray[np.int32]:
         assert self.classes is not None
-        if values.dtype.kind in "UO" or self.classes.dtype.kind in "UO":
-            indices = np.searchsorted(self.classes, values.astype(self.classes.dtype))
-            indices = np.minimum(indices, len(self.classes) - 1)
-            known = self.classes[indices] == values
+        if values.dtype.kind == "U" or self.classes.dtype.kind == "U":
+            both = values.dtype.kind == self.classes.dtype.kind
+            known = np.isin(values, self.classes) & both
             if not known.all():
                 sample = int(np.argmin(known))
                 raise DataError(
-                    f"y: unknown label {values[sample]!r} at sample {sample}; known are {list(self.classes)}"
+                    f"y: unknown label {values[sample].item()!r} at sample {sample}; known are {self.classes.tolist()}"
                 )
-            return indices.astype(np.int32)
+            return np.searchsorted(self.classes, values).astype(np.int32)
         _require_finite("y", values)
         bad = (values < 0) | (values >= len(self.classes)) | (values != np.floor(values))
         if bad.any():
@@ -281,10 +285,10 @@ def split_validation(
 
     if not 0 < fraction < 1:
         raise DataError(f"validation_fraction must be between 0 and 1, got {fraction}")
-    labels = np.asarray(y)
+    labels = _as_targets(y)
     stratify = stratify and labels.ndim == 1 and np.unique(labels, return_counts=True)[1].min() >= 2
-    columns = [x, labels] if sample_weight is None else [x, labels, np.asarray(sample_weight)]
-    options: dict[str, Any] = {"test_size": fraction, "random_state": seed}
+    columns = [_on_host("X", x), labels, *([] if sample_weight is None else [np.asarray(sample_weight)])]
+    options: dict[str, Any] = {"test_size": fraction, "random_state": seed % 2**32}
     try:
         parts = train_test_split(*columns, **options, stratify=labels if stratify else None)
     except ValueError as error:
@@ -302,7 +306,7 @@ def _target_range(network: NetworkSpec, task: Task) -> tuple[float, float]:
 def _as_targets(y: ArrayLike) -> NDArray:
     """Targets as an array (N,) or (N, C) of numbers, or of strings (dtype kind U or O)."""
     try:
-        values = np.asarray(y)
+        values = np.asarray(_on_host("y", y))
     except ValueError as error:
         raise DataError(f"y is ragged: {error}") from error
     if values.dtype.kind == "O":
@@ -327,7 +331,8 @@ def _strings_or_numbers(values: NDArray) -> NDArray:
 
 def _numeric(name: str, values: ArrayLike, dtype: np.dtype) -> NDArray:
     try:
-        array: NDArray = np.ascontiguousarray(values, dtype=dtype)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told below
+            array: NDArray = np.ascontiguousarray(values, dtype=dtype)
     except (TypeError, ValueError) as error:
         raise DataError(f"{name} must hold numbers: {error}") from error
     _require_finite(name, array)

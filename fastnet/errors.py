@@ -12,6 +12,7 @@ __all__ = [
     "DivergenceError",
     "FastnetError",
     "FileFormatError",
+    "MissingPackageError",
     "PlanClosedError",
     "SpecError",
     "UnsupportedSpecError",
@@ -33,6 +34,10 @@ class DataError(FastnetError, ValueError):
 
 class FileFormatError(FastnetError, ValueError):
     """A file is damaged, truncated, or was not written by fastnet. Nothing of it has been loaded."""
+
+
+class MissingPackageError(FastnetError, ImportError):
+    """A package that fastnet can do without is needed for this; the message says which one, and how to install it."""
 
 
 class BackendUnavailableError(FastnetError, RuntimeError):

@@ -69,7 +69,10 @@ def draw(scheme: str, shape: Sequence[int], random: RandomSource, *, fan_in: int
     match = _WITH_ARGUMENTS.fullmatch(scheme.strip()) if isinstance(scheme, str) else None
     if match:
         first, second = _numbers(scheme, match.group(2), match.group(3))
-        return getattr(random, match.group(1))(first, second, tuple(shape))
+        try:
+            return getattr(random, match.group(1))(first, second, tuple(shape))
+        except (ValueError, OverflowError) as error:
+            raise SpecError(f"init {scheme!r}: {error}") from error
     if scheme not in SCHEMES:
         raise unknown_name("init", scheme, [*SCHEMES, "uniform(low, high)", "normal(mean, std)"])
     return SCHEMES[scheme](random, shape, fan_in, fan_out)

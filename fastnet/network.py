@@ -234,6 +234,7 @@ class Network:
         FileFormatError
             The checkpoint is damaged or belongs to another fit.
         """
+        coding = self._coding or TargetCoding.infer(self.spec, y)
         if validation_fraction is not None:
             if X_val is not None or y_val is not None:
                 raise SpecError("pass X_val and y_val, or validation_fraction, not both")
@@ -245,7 +246,6 @@ class Network:
                 self._seed,
                 stratify=self.spec.output in ("softmax", "sigmoid"),
             )
-        coding = self._coding or TargetCoding.infer(self.spec, y)
         dataset = make_dataset(self.spec, coding, X, y, sample_weight)
         held_out = self._held_out(coding, X_val, y_val)
         if batch_size is not None:
@@ -347,7 +347,8 @@ class Network:
     def _r2(self, logits: NDArray, dataset: Dataset) -> float:
         from sklearn.metrics import r2_score
 
-        values = reference.OUTPUT_FUNCTIONS[self.spec.output](logits, xp=NumpyNamespace())
+        with np.errstate(all="ignore"):
+            values = reference.OUTPUT_FUNCTIONS[self.spec.output](logits, xp=NumpyNamespace())
         if dataset.n_samples < 2 or not np.isfinite(values).all():
             return float("nan")
         return float(r2_score(dataset.targets, values, sample_weight=dataset.sample_weight))

@@ -86,8 +86,7 @@ class CosineDecay:
 
     def __post_init__(self) -> None:
         _require_positive(self, "initial")
-        if self.final < 0:
-            raise SpecError(f"CosineDecay: final must not be negative, got {self.final}")
+        _require_not_negative(self, "final")
 
     def rates(self, steps: NDArray[np.int64], n_steps: int) -> NDArray[np.float64]:
         """See :meth:`Schedule.rates`."""
@@ -193,8 +192,7 @@ class AdamW(Adam):
 
     def __post_init__(self) -> None:
         Adam.__post_init__(self)  # a class with slots is made anew, which super() without arguments does not survive
-        if not self.weight_decay >= 0:
-            raise SpecError(f"AdamW: weight_decay must not be negative, got {self.weight_decay}")
+        _require_not_negative(self, "weight_decay")
 
 
 Optimizer = SGD | Adam | AdamW
@@ -258,7 +256,10 @@ def _build(described_type: type[Any], options: dict[str, Any]) -> Any:
 
 
 def _name_of(described: object, table: dict[str, type[Any]]) -> str:
-    return next(name for name, described_type in table.items() if type(described) is described_type)
+    for name, described_type in table.items():
+        if type(described) is described_type:
+            return name
+    raise SpecError(f"{described!r} cannot be written down: it is none of fastnet's own ({', '.join(table)})")
 
 
 def _fields_of(described: Any) -> dict[str, Any]:
@@ -267,7 +268,9 @@ def _fields_of(described: Any) -> dict[str, Any]:
 
 def _require_learning_rate(optimizer: Optimizer) -> None:
     rate = optimizer.learning_rate
-    if isinstance(rate, float | int) and not isinstance(rate, bool):
+    if isinstance(rate, np.floating | np.integer):
+        object.__setattr__(optimizer, "learning_rate", rate.item())
+    if isinstance(optimizer.learning_rate, float | int) and not isinstance(rate, bool):
         _require_positive(optimizer, "learning_rate")
     elif not hasattr(rate, "rates"):
         raise SpecError(f"learning_rate must be a positive number or a schedule, got {rate!r}")
@@ -280,7 +283,15 @@ def _require_positive(described: object, *names: str) -> None:
             raise SpecError(f"{type(described).__name__}: {name} must be positive and finite, got {value!r}")
 
 
+def _require_not_negative(described: object, *names: str) -> None:
+    for name in names:
+        value = getattr(described, name)
+        if not (np.isreal(value) and np.isfinite(value) and value >= 0):
+            raise SpecError(f"{type(described).__name__}: {name} must be finite and not negative, got {value!r}")
+
+
 def _require_fraction(described: object, *names: str) -> None:
     for name in names:
-        if not 0 <= getattr(described, name) < 1:
-            raise SpecError(f"{type(described).__name__}: {name} must be in [0, 1), got {getattr(described, name)!r}")
+        value = getattr(described, name)
+        if not (np.isreal(value) and 0 <= value < 1):
+            raise SpecError(f"{type(described).__name__}: {name} must be in [0, 1), got {value!r}")

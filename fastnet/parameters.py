@@ -130,6 +130,9 @@ class Parameters:
             _fill("bias", parameters.biases, biases)
         return parameters
 
+    def __reduce__(self) -> tuple[type[Parameters], tuple[ParameterLayout, NDArray]]:
+        return Parameters, (self.layout, self.flat)  # a pickled view would come back as an array of its own
+
     def copy(self) -> Parameters:
         """An independent copy."""
         return Parameters(self.layout, self.flat.copy())
@@ -147,6 +150,10 @@ def _fill(kind: str, views: list[NDArray], arrays: Sequence[ArrayLike]) -> None:
         if values.shape != view.shape:
             hint = ", it looks transposed: pass array.T" if values.T.shape == view.shape and view.ndim == 2 else ""
             raise DataError(f"{kind} {index} must have shape {view.shape}, got {values.shape}{hint}")
-        view[...] = values
+        try:
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told below
+                view[...] = values
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{kind} {index} must hold numbers: {error}") from error
         if not np.isfinite(view).all():
             raise DataError(f"{kind} {index} holds a value that is not finite")

@@ -90,7 +90,7 @@ def save_arrays(path: str | os.PathLike[str], kind: str, header: dict[str, Any],
     """
     from safetensors.numpy import save
 
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     text = json.dumps(header, sort_keys=True)
     body = save(tensors, metadata={"kind": kind, "header": text, "digest": _digest(kind, text, tensors)})
     _replace_file(Path(path), body)

@@ -29,6 +29,7 @@ __all__ = [
     "initial_state",
     "loss_and_gradients",
     "predict",
+    "reduce_samples",
     "sgd_update",
 ]
 
@@ -236,7 +237,27 @@ def count_correct(task: Task, output: str, logits: Array, targets: Array, *, xp:
     if task == "multilabel":
         predicted = OUTPUT_FUNCTIONS[output](logits, xp=xp) > 0.5
         return (predicted == (targets > 0.5)).all(axis=1).sum()
-    return xp.asarray(0)
+    return xp.zeros((), xp.int64)
+
+
+def reduce_samples(
+    reduction: str, losses: Array, d_logits: Array, sample_weight: Array | None, *, xp: Any
+) -> tuple[Array, Array]:
+    """The data's part of the objective (scalar, float64) and d_logits (N, C) of it, from what each sample gives.
+
+    ``sum_i w_i loss_i / sum_i w_i`` for reduction "mean" (0 where all weights are 0), ``sum_i w_i loss_i`` for "sum".
+    """
+    if sample_weight is not None:
+        losses, d_logits = losses * sample_weight, d_logits * sample_weight[:, None]
+    loss = losses.sum(dtype=xp.float64)
+    if reduction == "sum":
+        return loss, d_logits
+    if sample_weight is None:
+        scale = 1 / len(losses)
+        return loss * scale, d_logits * scale
+    total = sample_weight.sum(dtype=xp.float64)
+    scale = 1 / xp.where(total == 0, 1, total)
+    return loss * scale, d_logits * scale.astype(d_logits.dtype)
 
 
 class Operations:
@@ -256,9 +277,25 @@ class Operations:
         """d_z (N, O) of a hidden layer."""
         return ACTIVATION_PAIRS[activation][1](d_h, z, h, xp=self.xp)
 
-    def head(self, network: NetworkSpec, logits: Array, targets: Array) -> tuple[Array, Array]:
-        """Losses (N,) in nats and d_logits (N, C), each sample by itself."""
-        return HEAD_FUNCTIONS[network.output, network.loss](logits, targets, xp=self.xp)
+    def affine_backward(self, x: Array, d_z: Array, scale: float, d_weight: Array, d_bias: Array | None) -> None:
+        """Write the gradients of :func:`affine` to d_weight (I, O), and to d_bias (O,) where there is a bias."""
+        d_weight[...], summed = affine_backward(x, d_z, scale)
+        if d_bias is not None:
+            d_bias[...] = summed
+
+    def head(
+        self, spec: TrainingSpec, logits: Array, targets: Array, sample_weight: Array | None
+    ) -> tuple[Array, Array, Array]:
+        """The data's part of the objective (scalar), d_logits (N, C), and the number of right predictions (scalar)."""
+        network = spec.network
+        n_correct = count_correct(spec.task, network.output, logits, targets, xp=self.xp)
+        losses, d_logits = HEAD_FUNCTIONS[network.output, network.loss](logits, targets, xp=self.xp)
+        return *reduce_samples(network.reduction, losses, d_logits, sample_weight, xp=self.xp), n_correct
+
+    def penalty(self, l2: float, weights: Array, d_weights: Array) -> Array:
+        """``l2 / 2 * sum(weights ** 2)`` (scalar) for all weights (M,); its gradient is added to d_weights (M,)."""
+        d_weights += l2 * weights
+        return 0.5 * l2 * (weights * weights).sum(dtype=self.xp.float64)
 
     def update(
         self, spec: TrainingSpec, flat: Array, gradient: Array, state: dict[str, Array], rate: float, n_updates: int
@@ -328,7 +365,7 @@ def forward(
         z, h = operations.affine_activation(activation, h, weight, bias, scale)
         hidden.append((z, h))
         scale = 1.0
-    return hidden, affine(h, weights[-1], biases[-1], scale)
+    return hidden, operations.affine_activation("identity", h, weights[-1], biases[-1], scale)[0]
 
 
 def predict(network: NetworkSpec, layout: ParameterLayout, flat: Array, x: Array, operations: Operations) -> Array:
@@ -342,39 +379,23 @@ def loss_and_gradients(
 ) -> tuple[Array, Array, Array]:
     """Objective in nats (scalar), its gradient (P,), and the number of right predictions (scalar).
 
-    The objective is ``sum_i w_i loss_i / sum_i w_i`` for reduction "mean" (0 where all weights are 0),
-    ``sum_i w_i loss_i`` for "sum", and to either ``l2 / 2 * sum(weight ** 2)`` is added.
+    The objective is the sample losses' mean or sum (:func:`reduce_samples`) and ``l2 / 2 * sum(weight ** 2)``.
     """
-    network, xp = spec.network, operations.xp
+    network = spec.network
     layout = ParameterLayout.of(network)
     hidden, logits = forward(network, layout, flat, x, operations)
-    losses, d_z = operations.head(network, logits, targets)
-    n_correct = count_correct(spec.task, network.output, logits, targets, xp=xp)
+    loss, d_z, n_correct = operations.head(spec, logits, targets, sample_weight)
 
-    if sample_weight is not None:
-        losses, d_z = losses * sample_weight, d_z * sample_weight[:, None]
-    loss = losses.sum(dtype=xp.float64)
-    if network.reduction == "mean":
-        total = x.shape[0] if sample_weight is None else sample_weight.sum(dtype=xp.float64)
-        scale = 1 / xp.where(total == 0, 1, total) if sample_weight is not None else 1 / total
-        loss, d_z = loss * scale, d_z * xp.asarray(scale, dtype=d_z.dtype)
-
-    gradient = xp.zeros_like(flat)
-    d_weights, d_biases = layout.weights(gradient), layout.biases(gradient)
-    weights = layout.weights(flat)
-    for layer in reversed(range(network.n_layers)):
-        below = hidden[layer - 1][1] if layer else x
-        scale = 1.0 if layer else network.input_scale
-        d_weights[layer][...], d_bias = affine_backward(below, d_z, scale)
-        if network.bias:
-            d_biases[layer][...] = d_bias
-        if layer:
-            z, h = hidden[layer - 1]
-            d_h = d_z @ weights[layer].T
-            d_z = operations.activation_backward(network.activations[layer - 1], d_h, z, h)
+    gradient = operations.xp.empty_like(flat)  # every element is written
+    weights, d_weights = layout.weights(flat), layout.weights(gradient)
+    d_biases: list[Array | None] = [*layout.biases(gradient)] or [None] * network.n_layers
+    for layer in reversed(range(1, network.n_layers)):
+        z, h = hidden[layer - 1]
+        operations.affine_backward(h, d_z, 1.0, d_weights[layer], d_biases[layer])
+        d_h = d_z @ weights[layer].T
+        d_z = operations.activation_backward(network.activations[layer - 1], d_h, z, h)
+    operations.affine_backward(x, d_z, network.input_scale, d_weights[0], d_biases[0])
 
     if network.l2:
-        flat_weights = flat[: layout.n_weights]
-        gradient[: layout.n_weights] += network.l2 * flat_weights
-        loss = loss + 0.5 * network.l2 * (flat_weights * flat_weights).sum(dtype=xp.float64)
+        loss = loss + operations.penalty(network.l2, flat[: layout.n_weights], gradient[: layout.n_weights])
     return loss, gradient, n_correct

@@ -100,7 +100,7 @@ class TrainingRun:
         Raises
         ------
         DivergenceError
-            The loss or a parameter stopped being finite; `parameters` are the last for which both were.
+            The loss or a parameter stopped being finite; `parameters` are those before that update.
         """
         earlier, start = self.history.seconds, time.perf_counter()
         try:
@@ -148,30 +148,41 @@ class TrainingRun:
         parameters = self._plan.read_parameters()
         bad = np.flatnonzero(~np.isfinite(metrics.loss))
         if len(bad) or not parameters.all_finite():
-            n_good = int(bad[0]) if len(bad) else len(rates)
-            bad_step = self.step + n_good
-            self._go_back(state, n_good)
+            start = self.step
+            self._go_back(state, int(bad[0]) if len(bad) else len(rates))
             raise DivergenceError(
-                f"training diverged: the loss or a weight stopped being finite after {bad_step} of {self.n_steps} "
-                f"steps; the network keeps the weights it had after {self.step}. Try a smaller learning rate "
-                f"(it was {rates[max(n_good - 1, 0)]:.3g}), or scale the features",
-                step=bad_step,
+                f"training diverged: the loss or a weight stopped being finite in step {self.step + 1} of "
+                f"{self.n_steps}; the network keeps the weights it had before. Try a smaller learning rate "
+                f"(it was {rates[self.step - start]:.3g}), or scale the features",
+                step=self.step,
             )
-        self.parameters = parameters
-        self._record(metrics, rates, order)
-        self.step = end
+        self._accept(parameters, metrics, rates, order)
 
-    def _go_back(self, state: dict[str, NDArray], n_good: int) -> None:
-        """Replay, from the start of a call, the updates up to the last parameters whose loss was finite."""
-        n_replayed = max(n_good - 1, 0)
-        if n_replayed:
-            end = self.step + n_replayed
-            rates, order = self._rates(self.step, end), self._order(self.step, end)
+    def _go_back(self, state: dict[str, NDArray], n_updates: int) -> None:
+        """Make the first `n_updates` of a call again, up to the last finite parameters, found by halving the stride.
+
+        How far that is does not depend on where the call began, which depends on the time that calls take.
+        """
+        stride = n_updates
+        while stride:
             self._plan.write_parameters(self.parameters)
             self._plan.write_state(state)
-            self._record(self._plan.run(rates, order), rates, order)
-            self.parameters = self._plan.read_parameters()
-            self.step = end
+            end = self.step + stride
+            rates, order = self._rates(self.step, end), self._order(self.step, end)
+            metrics = self._plan.run(rates, order)
+            parameters = self._plan.read_parameters()
+            if parameters.all_finite():
+                self._accept(parameters, metrics, rates, order)
+                state = self._plan.read_state()
+                n_updates -= len(rates)
+                stride = min(stride, n_updates)
+            else:
+                stride //= 2
+
+    def _accept(self, parameters: Parameters, metrics: StepMetrics, rates: NDArray, order: NDArray | None) -> None:
+        self._record(metrics, rates, order)
+        end = self.step + len(rates)
+        self.parameters, self.step = parameters, end  # nothing is called between the two that Ctrl-C could come in
 
     def _rates(self, start: int, end: int) -> NDArray[np.float64]:
         return learning_rates(self._spec.optimizer.learning_rate, np.arange(start, end), self.n_steps)

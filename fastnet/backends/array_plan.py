@@ -48,6 +48,14 @@ class ArrayLibrary:
         """A NumPy array with the values of `array`, independent of it."""
         return np.array(array)
 
+    def as_floats(self, x: Array, dtype: str) -> Array:
+        """X (N, D), from :meth:`to_device`, in the network's `dtype`; sparse X already is."""
+        return x if is_sparse(x) else x.astype(dtype, copy=False)
+
+    def take_rows(self, x: Array, rows: Array, dtype: str) -> Array:
+        """The samples `rows` (B,) of X as a batch (B, D) in the network's `dtype`."""
+        return self.as_floats(x[rows], dtype)
+
     def scope(self) -> AbstractContextManager[Any]:
         """What must be entered around work: a device, a number of threads."""
         return nullcontext()
@@ -78,7 +86,7 @@ class ArrayPlan:
             xp = library.xp
             x = library.to_device(dataset.x)
             # The full batch is used whole at every step, so it is converted once; batches are converted as they come.
-            self._x = x if spec.batch_size else _as_floats(x, spec.network)
+            self._x = x if spec.batch_size else library.as_floats(x, spec.network.dtype)
             self._targets = library.to_device(dataset.targets)
             weight = dataset.sample_weight
             self._sample_weight = None if weight is None else library.to_device(weight)
@@ -103,7 +111,7 @@ class ArrayPlan:
                 self._library.operations.update(
                     self._spec, self._flat, gradient, self._state, float(rate), self._n_updates
                 )
-        return StepMetrics(lambda: (self._library.to_host(loss), self._library.to_host(n_correct)))
+        return StepMetrics(lambda: self._to_host(loss, n_correct))
 
     def _batch(self, rows: Array | None, step: int) -> tuple[Array, Array, Array | None]:
         """X (B, D), targets and weights of one step."""
@@ -111,13 +119,18 @@ class ArrayPlan:
             return self._x, self._targets, self._sample_weight
         batch = rows[step * self._spec.batch_size : (step + 1) * self._spec.batch_size]
         weight = None if self._sample_weight is None else self._sample_weight[batch]
-        return _as_floats(self._x[batch], self._spec.network), self._targets[batch], weight
+        x = self._library.take_rows(self._x, batch, self._spec.network.dtype)
+        return x, self._targets[batch], weight
+
+    def _to_host(self, loss: Array, n_correct: Array) -> tuple[NDArray, NDArray]:
+        with self._library.scope():
+            return self._library.to_host(loss), self._library.to_host(n_correct)
 
     def loss_and_gradients(self) -> tuple[float, Parameters]:
         """See :meth:`fastnet.backends.interface.TrainingPlan.loss_and_gradients`."""
         self._require_open()
         with self._library.scope(), np.errstate(all="ignore"):
-            x = _as_floats(self._x, self._spec.network)
+            x = self._library.as_floats(self._x, self._spec.network.dtype)
             loss, gradient, _ = reference.loss_and_gradients(
                 self._spec, self._flat, x, self._targets, self._sample_weight, self._library.operations
             )
@@ -153,7 +166,8 @@ class ArrayPlan:
     def synchronize(self) -> None:
         """See :meth:`fastnet.backends.interface.TrainingPlan.synchronize`."""
         self._require_open()
-        self._library.synchronize()
+        with self._library.scope():
+            self._library.synchronize()
 
     def close(self) -> None:
         """See :meth:`fastnet.backends.interface.TrainingPlan.close`."""
@@ -173,11 +187,7 @@ def predict(network: NetworkSpec, parameters: Parameters, x: Any, library: Array
     with library.scope(), np.errstate(all="ignore"):
         flat = library.to_device(parameters.flat)
         for start in range(0, x.shape[0], PREDICTION_ROWS):
-            rows = _as_floats(library.to_device(x[start : start + PREDICTION_ROWS]), network)
+            rows = library.as_floats(library.to_device(x[start : start + PREDICTION_ROWS]), network.dtype)
             part = reference.predict(network, layout, flat, rows, library.operations)
             outputs[start : start + PREDICTION_ROWS] = library.to_host(part)
     return outputs
-
-
-def _as_floats(x: Array, network: NetworkSpec) -> Array:
-    return x if is_sparse(x) else x.astype(network.dtype, copy=False)

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from fastnet.backends.interface import Availability, Backend, BackendFactory
-from fastnet.errors import BackendUnavailableError, FastnetError, SpecError, unknown_name
+from fastnet.errors import BackendUnavailableError, SpecError, unknown_name
 
 __all__ = ["ENTRY_POINT_GROUP", "Choice", "available_backends", "backend_names", "choose_backend", "create_backend"]
 
@@ -83,7 +83,7 @@ def available_backends() -> dict[str, Availability]:
 def _availability(name: str) -> Availability:
     try:
         return create_backend(name).availability()
-    except FastnetError as error:
+    except Exception as error:  # one broken plug-in must not hide the others
         return Availability(False, str(error))
 
 
@@ -148,7 +148,7 @@ def check_device(device: str) -> None:
     """Raise `SpecError` for a device that has no meaning."""
     kind, _, index = device.partition(":")
     if device not in ("auto", "cpu", "cuda") and not (kind == "cuda" and index.isdecimal()):
-        raise unknown_name("device", device, ["auto", "cpu", "cuda", "cuda:0"])
+        raise SpecError(f"unknown device {device!r}: Choose from auto, cpu, cuda (the first GPU), cuda:1 (the second).")
 
 
 def _threads_from_environment() -> int | None:

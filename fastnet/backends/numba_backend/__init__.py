@@ -1,0 +1,61 @@
+"""The Numba backend: whole runs of training steps in compiled code, on all cores, with the same bits on any number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from numpy.typing import NDArray
+
+from fastnet.backends.interface import Availability
+from fastnet.backends.numba_backend import plan
+from fastnet.backends.numba_backend.plan import NumbaPlan
+from fastnet.backends.numba_backend.threads import resolve_thread_count
+from fastnet.data import Dataset
+from fastnet.errors import BackendUnavailableError
+from fastnet.parameters import Parameters
+from fastnet.spec import NetworkSpec, TrainingSpec
+
+__all__ = ["NumbaBackend"]
+
+
+class NumbaBackend:
+    """Trains on the CPU; a `fastnet.backends.interface.Backend`.
+
+    Parameters
+    ----------
+    device : str
+        "auto" or "cpu".
+    n_threads : int or None
+        Threads that share the work. None takes as many as Numba starts, which ``NUMBA_NUM_THREADS`` can change, and
+        which a larger number is reduced to. The results are the same bits for any number.
+
+    Raises
+    ------
+    BackendUnavailableError
+        Another device was asked for.
+    """
+
+    name = "numba"
+
+    def __init__(self, device: str = "auto", n_threads: int | None = None) -> None:
+        if device not in ("auto", "cpu"):
+            raise BackendUnavailableError(f"backend 'numba' runs on the CPU, not on {device!r}: use backend='cupy'")
+        self._n_threads = resolve_thread_count(n_threads)
+
+    def availability(self) -> Availability:
+        """Available wherever Numba can be imported."""
+        layers = ", ".join(numba.config.THREADING_LAYER_PRIORITY)
+        threads = f"{self._n_threads} thread{'s' if self._n_threads > 1 else ''}"
+        return Availability(True, f"Numba {numba.__version__}, {threads}, by the first of {layers} that loads", ("cpu",))
+
+    def check_support(self, spec: TrainingSpec) -> None:
+        """Supports every specification."""
+
+    def plan_training(self, spec: TrainingSpec, parameters: Parameters, dataset: Dataset) -> NumbaPlan:
+        """See :meth:`fastnet.backends.interface.Backend.plan_training`."""
+        return NumbaPlan(spec, parameters, dataset, self._n_threads)
+
+    def predict(self, spec: NetworkSpec, parameters: Parameters, x: Any) -> NDArray:
+        """See :meth:`fastnet.backends.interface.Backend.predict`."""
+        return plan.predict(spec, parameters, x, self._n_threads)

@@ -1,0 +1,98 @@
+"""Seconds of a whole process that reads a workload and trains it: imports, compiling, and all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from peer import AbsentError
+from rows import ROWS, find_row
+
+import fastnet
+from fastnet.parameters import Parameters
+from fastnet.workloads import load
+
+ROUNDS = 3
+WORKLOAD = "mnist-16"
+GROUP = "first-fit"
+
+# Those that keep what they compiled on disk, and the variables that say where.
+KEEPERS = ("fastnet numba", "fastnet cupy", "PyTorch compiled")
+CACHES = ("NUMBA_CACHE_DIR", "CUPY_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
+
+NOTHING, KERNELS = "nothing cached", "kernels cached"
+CASES = [(row, cached) for row in ROWS for cached in ((NOTHING, KERNELS) if row in KEEPERS else ("",))]
+
+SCRIPT = Path(__file__).with_name("first_fit.py")
+
+
+class Process:
+    """A row's fit in a new process, as often as it is run.
+
+    Parameters
+    ----------
+    loaded : LoadedWorkload
+    row : str
+    directory : Path
+        For its files, and for caches.
+    """
+
+    def __init__(self, loaded, row, directory):
+        self.source, self.target = directory / "workload.pickle", directory / "parameters.npy"
+        self.source.write_bytes(pickle.dumps(loaded))
+        self.row, self.directory, self.layout = row, directory, loaded.start.layout
+        self.environment = os.environ | {"PYTHONPATH": str(Path(fastnet.__file__).parents[1])}
+        self.n_caches = 0
+
+    def empty_cache(self):
+        """What is compiled from here on goes into a new directory."""
+        self.n_caches += 1
+        cache = self.directory / f"cache-{self.n_caches}"
+        self.environment |= {variable: str(cache / variable) for variable in CACHES}
+
+    def run(self):
+        command = [sys.executable, str(SCRIPT), str(self.source), self.row, str(self.target)]
+        finished = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        assert finished.returncode == 0, finished.stderr
+
+    def parameters(self):
+        return Parameters(self.layout, np.load(self.target))
+
+
+@pytest.fixture(scope="module")
+def loaded(pytestconfig, scale):
+    return load(WORKLOAD, pytestconfig.getoption("data"), scale)
+
+
+@pytest.mark.parametrize(("row", "cached"), CASES)
+def test_first_fit(benchmark, loaded, row, cached, smoke, absent, tmp_path):
+    name = f"{row}, {cached}" if cached else row
+    if smoke and cached == NOTHING:
+        pytest.skip("compiling anew is for measuring")
+    try:
+        find_row(row)(loaded).close()
+    except AbsentError as reason:
+        absent(GROUP, name, reason)
+    process = Process(loaded, row, tmp_path)
+    if not smoke:
+        process.empty_cache()
+        if cached == KERNELS:
+            process.run()
+    benchmark.group = GROUP
+    setup = process.empty_cache if cached == NOTHING else None
+    benchmark.pedantic(process.run, setup=setup, rounds=ROUNDS)
+    loss = loaded.loss(process.parameters())
+    benchmark.extra_info.update(
+        row=name,
+        title=f"{loaded.workload.title}: the first fit in a fresh process",
+        data_source=loaded.data_source,
+        n_samples=loaded.dataset.n_samples,
+        n_steps=loaded.n_steps,
+        loss=loss,
+    )
+    assert loaded.agrees(loss), f"{name} reached a loss of {loss:.8g}, NumPy in float64 {loaded.expected_loss:.8g}"

@@ -1,0 +1,170 @@
+"""Activations in forward and backward pairs, and the passes over a tile that apply them.
+
+The formulas are those of :mod:`fastnet.reference`, where their sources stand.
+"""
+
+# Legend: B rows of a tile, O width of a layer. z (B, O) pre-activation, h (B, O) activation, d_h and d_z (B, O) the
+# gradients of the objective with respect to them.
+# Constants take the type of what they meet, ``type(z)(1)``: a plain 1 or 0.5 would turn float32 into float64.
+# The choice of activation stands outside the loop over a row, so that the compiler can vectorise each of them.
+
+from __future__ import annotations
+
+import math
+
+from fastnet.backends.numba_backend.compiling import kernel
+from fastnet.reference import LEAKY_SLOPE
+
+__all__ = ["ACTIVATION_CODES", "activation_backward", "bias_activation", "sigmoid"]
+
+IDENTITY, RELU, SIGMOID, TANH, LEAKY_RELU, ELU, GELU, SILU = range(8)
+
+ACTIVATION_CODES = {
+    "identity": IDENTITY,
+    "relu": RELU,
+    "sigmoid": SIGMOID,
+    "tanh": TANH,
+    "leaky_relu": LEAKY_RELU,
+    "elu": ELU,
+    "gelu": GELU,
+    "silu": SILU,
+}
+
+_SQRT_HALF = math.sqrt(0.5)
+_DENSITY_AT_ZERO = math.sqrt(0.5 / math.pi)
+
+
+@kernel
+def relu(z):
+    zero = type(z)(0)
+    return zero if z < zero else z  # NaN stays NaN
+
+
+@kernel
+def relu_backward(d_h, z):
+    zero = type(z)(0)
+    return d_h if z > zero else zero
+
+
+@kernel
+def sigmoid(z):
+    zero, one = type(z)(0), type(z)(1)
+    e = math.exp(-abs(z))
+    return (one if z >= zero else e) / (one + e)
+
+
+@kernel
+def sigmoid_backward(d_h, h):
+    return d_h * h * (type(h)(1) - h)
+
+
+@kernel
+def tanh_backward(d_h, h):
+    return d_h * (type(h)(1) - h * h)
+
+
+@kernel
+def leaky_relu(z):
+    return type(z)(LEAKY_SLOPE) * z if z < type(z)(0) else z
+
+
+@kernel
+def leaky_relu_backward(d_h, z):
+    return d_h if z > type(z)(0) else type(z)(LEAKY_SLOPE) * d_h
+
+
+@kernel
+def elu(z):
+    return math.expm1(z) if z < type(z)(0) else z
+
+
+@kernel
+def elu_backward(d_h, z, h):
+    return d_h if z > type(z)(0) else d_h * (h + type(z)(1))
+
+
+@kernel
+def gelu(z):
+    half, one = type(z)(0.5), type(z)(1)
+    return half * z * (one + math.erf(z * type(z)(_SQRT_HALF)))
+
+
+@kernel
+def gelu_backward(d_h, z):
+    half, one = type(z)(0.5), type(z)(1)
+    distribution = half * (one + math.erf(z * type(z)(_SQRT_HALF)))
+    density = type(z)(_DENSITY_AT_ZERO) * math.exp(-half * z * z)
+    return d_h * (distribution + z * density)
+
+
+@kernel
+def silu(z):
+    return z * sigmoid(z)
+
+
+@kernel
+def silu_backward(d_h, z):
+    one = type(z)(1)
+    s = sigmoid(z)
+    return d_h * s * (one + z * (one - s))
+
+
+@kernel
+def bias_activation(code, z, scale, bias, h):
+    """``z = scale * z + bias`` in place, and ``h = activation(z)``, row by row: z and h (B, O), bias (O,)."""
+    for i in range(z.shape[0]):
+        z_row, h_row = z[i], h[i]
+        for j in range(z_row.size):
+            z_row[j] = scale * z_row[j] + bias[j]
+        if code == IDENTITY:
+            for j in range(z_row.size):
+                h_row[j] = z_row[j]
+        elif code == RELU:
+            for j in range(z_row.size):
+                h_row[j] = relu(z_row[j])
+        elif code == SIGMOID:
+            for j in range(z_row.size):
+                h_row[j] = sigmoid(z_row[j])
+        elif code == TANH:
+            for j in range(z_row.size):
+                h_row[j] = math.tanh(z_row[j])
+        elif code == LEAKY_RELU:
+            for j in range(z_row.size):
+                h_row[j] = leaky_relu(z_row[j])
+        elif code == ELU:
+            for j in range(z_row.size):
+                h_row[j] = elu(z_row[j])
+        elif code == GELU:
+            for j in range(z_row.size):
+                h_row[j] = gelu(z_row[j])
+        elif code == SILU:
+            for j in range(z_row.size):
+                h_row[j] = silu(z_row[j])
+
+
+@kernel
+def activation_backward(code, d_h, z, h):
+    """Turn d_h (B, O) into d_z in place, row by row."""
+    for i in range(z.shape[0]):
+        d_row, z_row, h_row = d_h[i], z[i], h[i]
+        if code == RELU:
+            for j in range(d_row.size):
+                d_row[j] = relu_backward(d_row[j], z_row[j])
+        elif code == SIGMOID:
+            for j in range(d_row.size):
+                d_row[j] = sigmoid_backward(d_row[j], h_row[j])
+        elif code == TANH:
+            for j in range(d_row.size):
+                d_row[j] = tanh_backward(d_row[j], h_row[j])
+        elif code == LEAKY_RELU:
+            for j in range(d_row.size):
+                d_row[j] = leaky_relu_backward(d_row[j], z_row[j])
+        elif code == ELU:
+            for j in range(d_row.size):
+                d_row[j] = elu_backward(d_row[j], z_row[j], h_row[j])
+        elif code == GELU:
+            for j in range(d_row.size):
+                d_row[j] = gelu_backward(d_row[j], z_row[j])
+        elif code == SILU:
+            for j in range(d_row.size):
+                d_row[j] = silu_backward(d_row[j], z_row[j])

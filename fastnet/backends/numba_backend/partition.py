@@ -1,0 +1,46 @@
+"""How the rows of a batch are divided: into groups, whose gradients are added up in order, and groups into tiles.
+
+Both depend on the sizes of the batch and of the network alone, never on the number of threads: results do not either.
+"""
+
+from __future__ import annotations
+
+from fastnet.parameters import ParameterLayout
+
+__all__ = ["count_groups", "count_tile_rows"]
+
+# Counts that divide evenly over the usual numbers of cores.
+_GROUP_COUNTS = (48, 32, 16, 8, 4, 2, 1)
+
+# A group is worth a thread's while from this many multiply-adds of a forward pass on, some tens of microseconds with
+# the backward pass: entering a parallel region costs a few microseconds under OpenMP.
+_GROUP_WORK = 2**17
+
+# Every group has a gradient of its own to be written and added up. Up to a few groups, that pays from a small number of
+# rows on; for more, the rows must be many.
+_FEW_GROUPS, _FEW_ROWS, _MANY_ROWS = 4, 16, 64
+
+# Memory for the gradients of all groups together.
+_GROUP_BYTES = 2**28
+
+# What a tile's samples and activations may take together, so that they stay in a core's second-level cache with room
+# left for the weights.
+_TILE_BYTES = 2**19
+_TILE_ROWS = (64, 256)
+
+
+def count_groups(n_rows: int, layout: ParameterLayout, itemsize: int) -> int:
+    """Number of groups that a batch of `n_rows` is divided into; `itemsize` bytes make one number."""
+    limit = min(
+        max(n_rows // _MANY_ROWS, min(n_rows // _FEW_ROWS, _FEW_GROUPS)),
+        n_rows * layout.size // _GROUP_WORK,
+        _GROUP_BYTES // (layout.size * itemsize),
+    )
+    return next((count for count in _GROUP_COUNTS if count <= limit), 1)
+
+
+def count_tile_rows(n_rows: int, layout: ParameterLayout, itemsize: int) -> int:
+    """Most rows of a tile, for groups of at most `n_rows` rows."""
+    numbers_per_row = layout.layer_sizes[0] + 3 * sum(layout.layer_sizes[1:])  # x, and z, h, d of every layer
+    fewest, most = _TILE_ROWS
+    return max(1, min(n_rows, max(fewest, min(most, _TILE_BYTES // (numbers_per_row * itemsize)))))

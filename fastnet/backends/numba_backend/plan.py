@@ -1,0 +1,188 @@
+"""A training plan whose runs are single calls of compiled code, and predictions made the same way."""
+
+# Legend: N samples, D features, C outputs, P parameters, S steps, B batch size.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnet import reference
+from fastnet.backends.interface import StepMetrics
+from fastnet.backends.numba_backend.buffers import (
+    code_network,
+    code_optimizer,
+    code_samples,
+    make_group_sums,
+    make_scratch,
+    make_state,
+    read_only,
+)
+from fastnet.backends.numba_backend.entry_points import predict_rows, run_steps
+from fastnet.backends.numba_backend.partition import count_groups, count_tile_rows
+from fastnet.backends.numba_backend.records import CodedNetwork, CodedOptimizer, GroupSums, Scratch, Steps
+from fastnet.backends.numba_backend.threads import kernel_threads
+from fastnet.backends.numba_backend.updates import GRADIENT_ONLY
+from fastnet.data import Dataset
+from fastnet.errors import PlanClosedError
+from fastnet.parameters import ParameterLayout, Parameters
+from fastnet.spec import NetworkSpec, TrainingSpec
+
+__all__ = ["NumbaPlan", "predict"]
+
+
+class NumbaPlan:
+    """A `fastnet.backends.interface.TrainingPlan` on the CPU.
+
+    Parameters
+    ----------
+    spec : TrainingSpec
+    parameters : Parameters
+        Copied.
+    dataset : Dataset
+        Read where it lies.
+    n_threads : int
+    """
+
+    def __init__(self, spec: TrainingSpec, parameters: Parameters, dataset: Dataset, n_threads: int) -> None:
+        self._layout = parameters.layout
+        self._n_threads = n_threads
+        self._n_samples = dataset.n_samples
+        self._batch_size = spec.batch_size
+        self._network = code_network(spec.network, spec.task)
+        self._optimizer = code_optimizer(spec.optimizer)
+        self._samples = code_samples(spec.network, dataset.x, dataset.targets, dataset.sample_weight)
+        remembered = reference.initial_state(spec.optimizer, parameters.flat, xp=np)
+        self._state = make_state(self._network, parameters.flat, list(remembered.values()))
+        self._remembered = dict(zip(remembered, (self._state.first, self._state.second), strict=False))
+        self._n_updates = 0
+        self._workspace = _Workspace(self._network, self._layout, self._batch_rows, n_threads, self._flat.dtype)
+        self._closed = False
+
+    @property
+    def _batch_rows(self) -> int:
+        return self._batch_size or self._n_samples
+
+    @property
+    def _flat(self) -> NDArray:
+        """The parameters (P,), in place."""
+        return self._state.flat[: self._layout.size]
+
+    def run(self, learning_rates: Sequence[float] | NDArray, order: NDArray[np.int64] | None = None) -> StepMetrics:
+        """See :meth:`fastnet.backends.interface.TrainingPlan.run`."""
+        self._require_open()
+        steps = self._make_steps(np.array(learning_rates, np.float64), order, self._batch_rows)
+        self._call(self._optimizer, steps, self._workspace)
+        self._n_updates += len(steps.rates)
+        return StepMetrics(lambda: (steps.losses, steps.n_correct))
+
+    def loss_and_gradients(self) -> tuple[float, Parameters]:
+        """See :meth:`fastnet.backends.interface.TrainingPlan.loss_and_gradients`."""
+        self._require_open()
+        workspace = self._workspace
+        if self._batch_size:  # its groups are those of a batch, and this is about all samples
+            workspace = _Workspace(
+                self._network, self._layout, self._n_samples, self._n_threads, self._flat.dtype
+            )
+        steps = self._make_steps(np.zeros(1), None, self._n_samples)
+        self._call(CodedOptimizer(GRADIENT_ONLY), steps, workspace)
+        return float(steps.losses[0]), Parameters(self._layout, self._state.gradient[: self._layout.size].copy())
+
+    def _make_steps(self, rates: NDArray[np.float64], order: NDArray[np.int64] | None, batch_rows: int) -> Steps:
+        n_steps = len(rates)
+        last_rows = batch_rows if order is None else len(order) - (n_steps - 1) * batch_rows
+        itemsize = self._flat.itemsize
+        return Steps(
+            order=read_only(() if order is None else order, np.int64),
+            stride=0 if order is None else batch_rows,
+            batch_rows=batch_rows,
+            n_groups=count_groups(batch_rows, self._layout, itemsize),
+            n_groups_last=count_groups(last_rows, self._layout, itemsize),
+            first_update=self._n_updates + 1,
+            rates=rates,
+            losses=np.empty(n_steps),
+            n_correct=np.empty(n_steps, np.int64),
+        )
+
+    def _call(self, optimizer: CodedOptimizer, steps: Steps, workspace: _Workspace) -> None:
+        with kernel_threads(workspace.n_workers):
+            run_steps(
+                self._network,
+                self._samples,
+                optimizer,
+                self._state,
+                workspace.scratch,
+                workspace.sums,
+                steps,
+                workspace.n_workers,
+            )
+
+    def read_parameters(self) -> Parameters:
+        """See :meth:`fastnet.backends.interface.TrainingPlan.read_parameters`."""
+        self._require_open()
+        return Parameters(self._layout, self._flat.copy())
+
+    def write_parameters(self, parameters: Parameters) -> None:
+        """See :meth:`fastnet.backends.interface.TrainingPlan.write_parameters`."""
+        self._require_open()
+        self._flat[...] = parameters.flat
+
+    def read_state(self) -> dict[str, NDArray]:
+        """See :meth:`fastnet.backends.interface.TrainingPlan.read_state`."""
+        self._require_open()
+        state = {name: array.copy() for name, array in self._remembered.items()}
+        return state | {"n_updates": np.array(self._n_updates, np.int64)}
+
+    def write_state(self, state: dict[str, NDArray]) -> None:
+        """See :meth:`fastnet.backends.interface.TrainingPlan.write_state`."""
+        self._require_open()
+        for name, array in self._remembered.items():
+            array[...] = state[name]
+        self._n_updates = int(state["n_updates"])
+
+    def synchronize(self) -> None:
+        """See :meth:`fastnet.backends.interface.TrainingPlan.synchronize`."""
+        self._require_open()  # runs return when they are done
+
+    def close(self) -> None:
+        """See :meth:`fastnet.backends.interface.TrainingPlan.close`."""
+        self._closed = True
+        self._remembered = {}
+        for attribute in ("_samples", "_state", "_workspace"):
+            self.__dict__.pop(attribute, None)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise PlanClosedError("this training plan is closed: make a new one with plan_training")
+
+
+class _Workspace:
+    """Memory and workers for batches of up to `n_rows` rows."""
+
+    scratch: Scratch
+    sums: GroupSums
+
+    def __init__(
+        self, network: CodedNetwork, layout: ParameterLayout, n_rows: int, n_threads: int, dtype: np.dtype
+    ) -> None:
+        n_groups = count_groups(n_rows, layout, dtype.itemsize)
+        tile_rows = count_tile_rows(-(-n_rows // n_groups), layout, dtype.itemsize)
+        self.n_workers = min(n_threads, n_groups)
+        self.scratch = make_scratch(network, tile_rows, self.n_workers, dtype)
+        self.sums = make_group_sums(network, n_groups, dtype)
+
+
+def predict(network: NetworkSpec, parameters: Parameters, x: Any, n_threads: int) -> NDArray:
+    """Outputs (N, C) for x (N, D), dense or CSR."""
+    n_samples, dtype = x.shape[0], network.numpy_dtype
+    n_workers = min(n_threads, count_groups(n_samples, parameters.layout, dtype.itemsize))
+    coded = code_network(network)
+    scratch = make_scratch(coded, count_tile_rows(n_samples, parameters.layout, dtype.itemsize), n_workers, dtype)
+    outputs = np.empty((n_samples, network.n_outputs), dtype)
+    flat = make_state(coded, parameters.flat, []).flat
+    with kernel_threads(n_workers):
+        predict_rows(coded, code_samples(network, x), read_only((), np.int64), flat, scratch, outputs, n_workers)
+    return outputs

@@ -1,0 +1,96 @@
+"""The gradients of all groups are added up and the optimizer's update is made in one pass over the parameters.
+
+The formulas are those of :mod:`fastnet.reference`.
+"""
+
+# Legend: P parameters, M weights among them (they come first), G groups of rows. Arrays (P,): flat parameters, gradient,
+# velocity, first and second moment.
+
+from __future__ import annotations
+
+import math
+
+from fastnet.backends.numba_backend.compiling import kernel
+
+__all__ = ["ADAM", "CHUNK", "GRADIENT_ONLY", "MOMENTUM", "NESTEROV", "SGD", "update_chunk"]
+
+GRADIENT_ONLY, SGD, MOMENTUM, NESTEROV, ADAM = range(5)
+
+# Parameters that are taken through all passes of an update together: few enough that a chunk of the parameters, of the
+# gradient and of both moments stays in the innermost cache, and enough to be worth handing to a thread.
+CHUNK = 2048
+
+
+@kernel
+def sgd_update(optimizer, state, rate, begin, end):
+    """``v = momentum v - rate g``; the step is v, or ``momentum v - rate g`` with the new v for Nesterov."""
+    flat, gradient, velocity = state.flat, state.gradient, state.first
+    rate, momentum = flat.dtype.type(rate), flat.dtype.type(optimizer.momentum)
+    if optimizer.kind == SGD:
+        for p in range(begin, end):
+            flat[p] -= rate * gradient[p]
+    elif optimizer.kind == MOMENTUM:
+        for p in range(begin, end):
+            velocity[p] = momentum * velocity[p] - rate * gradient[p]
+            flat[p] += velocity[p]
+    else:
+        for p in range(begin, end):
+            velocity[p] = momentum * velocity[p] - rate * gradient[p]
+            flat[p] += momentum * velocity[p] - rate * gradient[p]
+
+
+@kernel
+def adam_rate(optimizer, rate, n_updates):
+    """The step length that corrects both moments for their start at zero; `n_updates` counts from one."""
+    return rate * math.sqrt(1.0 - optimizer.beta_2**n_updates) / (1.0 - optimizer.beta_1**n_updates)
+
+
+@kernel
+def adam_update(network, optimizer, state, rate, n_updates, begin, end):
+    """``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g ** 2``; the step is ``-rate_t m / (sqrt(v) + epsilon)``."""
+    flat, gradient, m, v = state.flat, state.gradient, state.first, state.second
+    real = flat.dtype.type
+    beta_1, beta_2 = real(optimizer.beta_1), real(optimizer.beta_2)
+    rest_1, rest_2 = real(1.0 - optimizer.beta_1), real(1.0 - optimizer.beta_2)
+    epsilon, step = real(optimizer.epsilon), real(adam_rate(optimizer, rate, n_updates))
+    decay = real(rate * optimizer.weight_decay)
+    for p in range(begin, min(end, network.n_weights)):
+        flat[p] -= decay * flat[p]
+    for p in range(begin, end):
+        m[p] = beta_1 * m[p] + rest_1 * gradient[p]
+        v[p] = beta_2 * v[p] + rest_2 * (gradient[p] * gradient[p])
+        flat[p] -= step * m[p] / (math.sqrt(v[p]) + epsilon)
+
+
+@kernel
+def add_groups(network, state, gradients, n_groups, begin, end):
+    """Gradient of the objective, the l2 penalty included, from those of the groups, in their order.
+
+    Returns the sum of squared weights of the chunk, in float64.
+    """
+    flat, gradient = state.flat, state.gradient
+    for p in range(begin, end):
+        gradient[p] = gradients[0, p]
+    for group in range(1, n_groups):
+        for p in range(begin, end):
+            gradient[p] += gradients[group, p]
+    input_scale, l2 = flat.dtype.type(network.input_scale), flat.dtype.type(network.l2)
+    for p in range(begin, min(end, network.layers[0].fan_in * network.layers[0].fan_out)):
+        gradient[p] *= input_scale
+    squares = 0.0
+    if network.l2 > 0.0:
+        for p in range(begin, min(end, network.n_weights)):
+            gradient[p] += l2 * flat[p]
+            squares += flat[p] * flat[p]
+    return squares
+
+
+def update_chunk(chunk, rate, n_updates, network, optimizer, state, gradients, n_groups):
+    """Make the update of one chunk of parameters, and leave its sum of squared weights in ``state.penalties``."""
+    begin = chunk * CHUNK
+    end = min(begin + CHUNK, network.n_parameters)
+    state.penalties[chunk] = add_groups(network, state, gradients, n_groups, begin, end)
+    if optimizer.kind == ADAM:
+        adam_update(network, optimizer, state, rate, n_updates, begin, end)
+    elif optimizer.kind != GRADIENT_ONLY:
+        sgd_update(optimizer, state, rate, begin, end)

@@ -1,0 +1,88 @@
+"""``fastnet predict`` and ``fastnet evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import IO
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnet.cli.options import ExistingOrNot, backend_options, data_options
+from fastnet.errors import DataError
+
+__all__ = ["evaluate", "predict"]
+
+
+@click.command()
+@click.argument("network", type=ExistingOrNot)
+@data_options
+@click.option("--probabilities", is_flag=True, help="Probabilities of all classes, not the likeliest class.")
+@click.option("-o", "--output", type=click.File("w"), default="-", help="Write to a file, not to standard output.")
+@backend_options
+def predict(
+    network: Path,
+    data: Path | None,
+    target: str | None,
+    probabilities: bool,
+    output: IO[str],
+    backend: str | None,
+    device: str,
+    n_threads: int | None,
+) -> None:
+    """Predict with a saved NETWORK: one line per sample, values separated by commas."""
+    from fastnet.network import Network
+
+    net = Network.load(network, backend=backend, device=device, n_threads=n_threads)
+    samples, _ = _read(net.spec.n_features, data, target)
+    predictions = net.predict_proba(samples) if probabilities else net.predict(samples)
+    for row in np.atleast_2d(predictions.T).T:
+        click.echo(",".join(_as_text(value) for value in row), file=output)
+
+
+@click.command()
+@click.argument("network", type=ExistingOrNot)
+@data_options
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@backend_options
+def evaluate(
+    network: Path,
+    data: Path | None,
+    target: str | None,
+    as_json: bool,
+    backend: str | None,
+    device: str,
+    n_threads: int | None,
+) -> None:
+    """Loss and accuracy of a saved NETWORK on labelled data."""
+    from fastnet.network import Network
+
+    net = Network.load(network, backend=backend, device=device, n_threads=n_threads)
+    samples, targets = _read(net.spec.n_features, data, target)
+    if targets is None:
+        raise DataError(
+            f"{data}: has {net.spec.n_features} columns, all of them features: name the target with --target"
+        )
+    figures = net.evaluate(samples, targets)
+    if as_json:
+        click.echo(json.dumps(figures))
+    else:
+        click.echo("  ".join(f"{name} {value:.6g}" for name, value in figures.items()))
+
+
+def _read(n_features: int, data: Path | None, target: str | None) -> tuple[NDArray, NDArray | None]:
+    """Samples and, where there are some, targets: of a file, or of MNIST's test images in a folder."""
+    from fastnet.datasets import load, read_samples
+
+    if data is None:
+        raise click.UsageError("name the data with --data PATH")
+    if data.is_dir():
+        _, samples, targets = load("mnist", data=data).judged_on
+        return samples, targets
+    return read_samples(data, n_features, target)
+
+
+def _as_text(value: object) -> str:
+    return f"{value:.9g}" if isinstance(value, float | np.floating) else str(value)

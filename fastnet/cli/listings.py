@@ -1,0 +1,47 @@
+"""``fastnet backends`` and ``fastnet recipes``."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+__all__ = ["backends", "recipes"]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def backends(as_json: bool) -> None:
+    """What can run here, and why the rest cannot."""
+    from fastnet.backends.registry import available_backends
+
+    found = available_backends()
+    if as_json:
+        click.echo(
+            json.dumps(
+                {name: {"ok": a.ok, "reason": a.reason, "devices": list(a.devices)} for name, a in found.items()}
+            )
+        )
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("backend", "runs here", "devices", "why", box=None, pad_edge=False)
+    for name, availability in found.items():
+        runs = "yes" if availability.ok else "no"
+        table.add_row(name, runs, ", ".join(availability.devices) or "-", availability.reason)
+    Console().print(table)
+
+
+@click.command()
+def recipes() -> None:
+    """The networks that `fastnet train` knows by name."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from fastnet.recipes import load_recipe, recipe_names
+
+    table = Table("recipe", "what it is", box=None, pad_edge=False)
+    for name in recipe_names():
+        table.add_row(name, load_recipe(name).title)
+    Console().print(table)

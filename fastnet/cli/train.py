@@ -1,0 +1,158 @@
+"""``fastnet train``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastnet.cli.options import ExistingOrNot, backend_options, data_options, quiet_option
+from fastnet.errors import DivergenceError, SpecError
+from fastnet.spec import DTYPES
+
+if TYPE_CHECKING:
+    from fastnet.callbacks import Callback
+    from fastnet.history import History
+    from fastnet.network import Network
+    from fastnet.recipes import Finding, PreparedRun, Recipe
+
+__all__ = ["train"]
+
+
+@click.command()
+@click.argument("recipe")
+@data_options
+@backend_options
+@click.option("--dtype", type=click.Choice(DTYPES), help="Precision, in place of the recipe's.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of initial weights and the order of samples.")
+@click.option("--steps", "n_steps", type=click.IntRange(min=1), help="Updates, in place of the recipe's number.")
+@click.option("--epochs", "n_epochs", type=click.IntRange(min=1), help="Epochs, in place of the recipe's number.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Samples per update, in place of the recipe's number.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="In place of the recipe's.")
+@click.option("--save", type=ExistingOrNot, metavar="FILE", help="Save the network, as .safetensors.")
+@click.option("--plot", type=ExistingOrNot, metavar="PATH", help="Draw pictures into a folder, or curves as .png.")
+@click.option("--checkpoint", type=ExistingOrNot, metavar="FILE", help="Write the state of the run now and then.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures for machines.")
+@quiet_option
+def train(
+    recipe: str,
+    save: Path | None,
+    plot: Path | None,
+    checkpoint: Path | None,
+    resume: bool,
+    as_json: bool,
+    quiet: bool,
+    **overrides: Any,
+) -> None:
+    """Train RECIPE: a name that `fastnet recipes` lists, or a .toml file of your own."""
+    from fastnet.recipes import check_expectations, load_recipe, prepare
+
+    if resume and checkpoint is None:
+        raise click.UsageError("--resume goes with --checkpoint FILE")
+    _check_outputs(save, plot, checkpoint)
+    described = load_recipe(recipe)
+    run = prepare(described, **overrides)
+    there = resume and checkpoint is not None and checkpoint.exists()
+    callbacks = _callbacks(checkpoint, quiet or as_json)
+    try:
+        history = run.fit(callbacks=callbacks, resume_from=checkpoint if there else None)
+    except DivergenceError:
+        _save(run.network, save)  # the last finite weights
+        raise
+    figures = run.evaluate()
+    findings = check_expectations(run.expectations, history, figures) if history.stop_reason == "completed" else []
+    if as_json:
+        click.echo(json.dumps(_as_json(described, run.network, history, figures, findings)))
+    elif quiet:
+        _print_figures(figures)
+    else:
+        _print_report(described, run, history)
+        _print_figures(figures)
+        for finding in findings:
+            click.echo(f"expected  {finding}")
+    _save(run.network, save)
+    if plot is not None:
+        for path in _draw(plot, run, history):
+            click.echo(f"drew {path}", err=True)
+    if history.stop_reason == "interrupted":
+        raise SystemExit(130)
+
+
+def _check_outputs(save: Path | None, plot: Path | None, checkpoint: Path | None) -> None:
+    """Find out before training, not after, that something could not be written."""
+    for path in (save, plot, checkpoint):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise SpecError(f"{path}: there is no folder {path.parent} to write it to")
+    if plot is not None:
+        from fastnet.plotting.style import new_figure
+
+        new_figure(1, 1)  # raises where matplotlib is missing
+
+
+def _callbacks(checkpoint: Path | None, quiet: bool) -> list[Callback]:
+    from fastnet.callbacks import Checkpoint, ProgressBar
+
+    callbacks: list[Callback] = [] if quiet else [ProgressBar()]
+    return callbacks if checkpoint is None else [*callbacks, Checkpoint(checkpoint)]
+
+
+def _save(network: Network, path: Path | None) -> None:
+    if path is not None:
+        network.save(path)
+        click.echo(f"saved {path}", err=True)
+
+
+def _print_report(recipe: Recipe, run: PreparedRun, history: History) -> None:
+    network = run.network
+    sizes = "-".join(map(str, network.spec.layer_sizes))
+    click.echo(f"{recipe.name}: {sizes}, {network.spec.output} output, {network.spec.loss}, {network.spec.dtype}")
+    click.echo(f"data      {run.table.name}, {len(run.table.y):,} training samples")
+    click.echo(f"backend   {history.backend_name} on {history.device_name} ({history.backend_reason})")
+    click.echo(f"trained   {history.n_steps:,} steps in {history.seconds:.2f} s, {history.stop_reason}")
+    if history.steps_per_entry == 1 and len(history.loss) > 1:
+        click.echo(f"loss      {history.loss[0]:.9g} at the start, {history.loss[1]:.9g} after the first step")
+
+
+def _print_figures(figures: dict[str, dict[str, float]]) -> None:
+    for part, values in figures.items():
+        click.echo(f"{part:<9} " + "  ".join(f"{name} {value:.9g}" for name, value in values.items()))
+
+
+def _as_json(
+    recipe: Recipe,
+    network: Network,
+    history: History,
+    figures: dict[str, dict[str, float]],
+    findings: list[Finding],
+) -> dict[str, Any]:
+    return {
+        "recipe": recipe.name,
+        "layer_sizes": list(network.spec.layer_sizes),
+        "dtype": network.spec.dtype,
+        "backend": history.backend_name,
+        "backend_reason": history.backend_reason,
+        "device": history.device_name,
+        "n_steps": history.n_steps,
+        "seconds": history.seconds,
+        "stop_reason": history.stop_reason,
+        "first_loss": history.loss[0] if history.loss else None,
+        "last_loss": history.loss[-1] if history.loss else None,
+        **{part.replace("-", "_"): values for part, values in figures.items()},
+        "expected": [
+            {"what": str(finding.expectation), "value": finding.value, "met": finding.met} for finding in findings
+        ],
+    }
+
+
+def _draw(path: Path, run: PreparedRun, history: History) -> list[Path]:
+    from fastnet import plotting
+
+    if not path.suffix:
+        return plotting.save_pictures(path, run.network, history, run.table)
+    figure = plotting.plot_history(history)[0].get_figure(root=True)
+    assert figure is not None
+    figure.savefig(path)
+    return [path]

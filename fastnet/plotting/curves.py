@@ -1,0 +1,78 @@
+"""Loss and accuracy over the steps or epochs of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastnet.errors import DataError
+from fastnet.history import History
+from fastnet.plotting.style import BLUE, DASHES, VERMILLION, new_figure, tidy, title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_history"]
+
+
+def plot_history(history: History, ax: Axes | Sequence[Axes] | None = None) -> list[Axes]:
+    """Draw the loss and, for classifiers, the accuracy of a fit.
+
+    The loss has a logarithmic scale where it falls to a tenth or less.
+
+    Parameters
+    ----------
+    history : History
+    ax : Axes or sequence of Axes, optional
+        Where to draw: the loss on the first, the accuracy on the second if there is one. By default on a figure of its
+        own, which pyplot does not show.
+
+    Returns
+    -------
+    list of Axes
+        ``plot_history(...)[0].figure`` is the figure.
+
+    Raises
+    ------
+    DataError
+        The history is empty.
+    MissingPackageError
+        matplotlib is not installed.
+    """
+    if not history.loss:
+        raise DataError("this history is empty: there is nothing to draw before the first step")
+    if ax is None:
+        n_panels = 2 if history.accuracy else 1
+        axes = list(new_figure(5.0 * n_panels, 3.6).subplots(1, n_panels, squeeze=False)[0])
+    else:
+        axes = list(ax) if isinstance(ax, Sequence | np.ndarray) else [ax]
+
+    _draw(axes[0], history, history.loss, history.validation_loss)
+    axes[0].set_ylabel("loss (nats)")
+    title(axes[0], f"Loss: from {history.loss[0]:.4g} to {history.loss[-1]:.4g}")
+    if min(history.loss + history.validation_loss) > 0 and max(history.loss) > 10 * min(history.loss):
+        axes[0].set_yscale("log")
+        axes[0].yaxis.set_major_formatter("{x:g}")
+    if len(axes) > 1 and history.accuracy:
+        _draw(axes[1], history, history.accuracy, history.validation_accuracy)
+        axes[1].set_ylabel("accuracy (share of samples right)")
+        part = "held-out" if history.validation_accuracy else "training"
+        title(axes[1], f"Accuracy: {(history.validation_accuracy or history.accuracy)[-1]:.1%} of {part} data right")
+    return axes
+
+
+def _draw(ax: Axes, history: History, training: list[float], held_out: list[float]) -> None:
+    by_step = history.steps_per_entry == 1
+    # A step's figure is taken before its update, so the first one stands at 0; an epoch's is over the whole epoch.
+    at = np.arange(len(training)) + (0 if by_step else 1)
+    ax.plot(at, training, color=BLUE, linewidth=1.8, label="training")
+    if held_out:
+        held_out_at = np.array(history.validation_steps) / history.steps_per_entry
+        ax.plot(held_out_at, held_out, color=VERMILLION, linewidth=1.8, linestyle=DASHES, label="held out")
+        ax.legend(frameon=False)
+    ax.set_xlabel("step" if by_step else "epoch")
+    ax.locator_params("x", nbins=6, integer=True)
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    tidy(ax)

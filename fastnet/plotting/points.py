@@ -1,0 +1,178 @@
+"""Data as points: the border a classifier draws in the plane, and predicted against true values."""
+
+# Legend: N samples, K classes, R points along each side of a grid.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastnet.datasets import Table
+from fastnet.errors import DataError
+from fastnet.plotting.style import BLUE, DASHES, INK, PALE, VERMILLION, class_colour, new_figure, shades, tidy, title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Model", "plot_boundary", "plot_predictions"]
+
+_GRID_POINTS = 300  # R
+_MANY_POINTS = 1000  # above which points cover each other, and are counted instead
+
+
+class Model(Protocol):
+    """What pictures need of a trained network: `fastnet.Network` has it."""
+
+    @property
+    def classes(self) -> NDArray | None:
+        """Labels in the order of the outputs; None for values."""
+        ...
+
+    def predict(self, X: Any) -> NDArray:
+        """Labels or values of samples."""
+        ...
+
+    def predict_proba(self, X: Any) -> NDArray:
+        """Probabilities (N, K) of samples."""
+        ...
+
+
+def plot_boundary(network: Model, table: Table, ax: Axes | None = None) -> Axes:
+    """Draw what a classifier of two features makes of every point of the plane, and the data on top.
+
+    Parameters
+    ----------
+    network : Model
+        Trained, with class labels.
+    table : Table
+        Of two features.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    DataError
+        The data do not have two features, or the network has no classes.
+    MissingPackageError
+        matplotlib is not installed.
+    """
+    classes = network.classes
+    if table.X.shape[1] != 2 or classes is None:
+        raise DataError("a decision boundary is drawn for trained classifiers of two features")
+    if ax is None:
+        ax = new_figure(7.4, 4.8).subplots()
+    sides = _sides(table.X if table.X_test is None else np.concatenate([table.X, table.X_test]))
+    grid = np.stack(np.meshgrid(*sides), axis=-1)  # (R, R, 2)
+    probabilities = np.reshape(network.predict_proba(grid.reshape(-1, 2)), (*grid.shape[:2], -1))  # (R, R, K)
+    _draw_probabilities(ax, sides, probabilities, classes)
+    counts = [_draw_part(ax, "training", "o", network, table.X, table.y)]
+    if table.X_test is not None and table.y_test is not None:
+        counts.append(_draw_part(ax, "held-out", "D", network, table.X_test, table.y_test))
+    names = table.feature_names or ("feature 0", "feature 1")
+    ax.set(xlabel=names[0], ylabel=names[1])
+    ax.spines[:].set_color(PALE)
+    title(ax, ", ".join(counts))
+    ax.legend(
+        loc="upper left", bbox_to_anchor=(0, -0.14), ncols=len(counts), frameon=False, fontsize=9, borderaxespad=0
+    )
+    return ax
+
+
+def _sides(x: NDArray) -> list[NDArray[np.float64]]:
+    """Coordinates (R,) along both axes, a little beyond the data."""
+    low, high = x.min(axis=0).astype(float), x.max(axis=0).astype(float)
+    margin = 0.15 * np.where(high > low, high - low, 1.0)
+    return [np.linspace(*ends, _GRID_POINTS) for ends in zip(low - margin, high + margin, strict=True)]
+
+
+def _draw_probabilities(ax: Axes, sides: list[NDArray], probabilities: NDArray, classes: NDArray) -> None:
+    """The plane shaded by probability (two classes) or by the likeliest class, and the borders between them."""
+    if len(classes) == 2:
+        scale = shades(_tint(class_colour(0)), "white", _tint(class_colour(1)))
+        heights, borders = probabilities[..., 1], np.array([0.5])
+        shading = ax.contourf(*sides, heights, levels=np.linspace(0, 1, 11), cmap=scale)
+        bar = ax.figure.colorbar(
+            shading, ax=ax, label=f"probability of class {classes[1]}", ticks=[0, 0.25, 0.5, 0.75, 1]
+        )
+        bar.outline.set_edgecolor(PALE)
+    else:
+        heights, borders = probabilities.argmax(axis=2), np.arange(len(classes) - 1) + 0.5
+        tints = [_tint(class_colour(index)) for index in range(len(classes))]
+        ax.contourf(*sides, heights, levels=[-0.5, *borders, len(classes) - 0.5], colors=tints)
+    borders = borders[(borders > heights.min()) & (borders < heights.max())]  # the others are nowhere to be seen
+    if len(borders):
+        ax.contour(*sides, heights, levels=borders, colors=INK, linewidths=1.2)
+
+
+def _tint(colour: str) -> str:
+    """A light version of a colour, on which points of the colour itself stand out."""
+    from matplotlib.colors import to_hex, to_rgb
+
+    red, green, blue = (0.55 + 0.45 * channel for channel in to_rgb(colour))
+    return to_hex((red, green, blue))
+
+
+def _draw_part(ax: Axes, part: str, marker: str, network: Model, x: NDArray, y: NDArray) -> str:
+    """Draw the points of one part of the data, ring those on the wrong side, and say how many are right."""
+    assert network.classes is not None
+    for index, label in enumerate(network.classes):
+        style: dict[str, Any] = {
+            "marker": marker,
+            "color": class_colour(index),
+            "edgecolors": "white",
+            "linewidths": 0.7,
+            "s": 26,
+        }
+        ax.scatter(*x[y == label].T, label=f"class {label}, {part}", **style)
+    wrong = network.predict(x) != y
+    if wrong.any():
+        ring: dict[str, Any] = {"facecolors": "none", "edgecolors": INK, "linewidths": 1, "s": 60}
+        ax.scatter(*x[wrong].T, label=f"wrong, {part}", **ring)
+    return f"{len(y) - wrong.sum():,} of {len(y):,} {part} points right"
+
+
+def plot_predictions(
+    y_true: ArrayLike, y_pred: ArrayLike, ax: Axes | None = None, *, described_as: str = "values"
+) -> Axes:
+    """Draw predicted against true values of a regression; where they agree they lie on the line.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like (N,) or (N, C)
+        Of several outputs, all are drawn alike.
+    ax : Axes, optional
+    described_as : str
+        What the title calls them.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    MissingPackageError
+        matplotlib is not installed.
+    """
+    from sklearn.metrics import r2_score
+
+    true, predicted = np.ravel(y_true).astype(float), np.ravel(y_pred).astype(float)
+    if ax is None:
+        ax = new_figure(5.2, 4.6).subplots()
+    if len(true) > _MANY_POINTS:
+        cells = ax.hexbin(
+            true, predicted, gridsize=50, mincnt=1, cmap=shades("#d6e6f2", BLUE, "#002b45"), linewidths=0.2
+        )
+        ax.figure.colorbar(cells, ax=ax, label="samples").outline.set_edgecolor(PALE)
+    else:
+        ax.scatter(true, predicted, s=14, color=BLUE, alpha=0.6, linewidths=0)
+    ax.axline((0, 0), slope=1, color=VERMILLION, linewidth=1.4, linestyle=DASHES, label="predicted = true")
+    ax.legend(loc="lower right", frameon=False)
+    ax.set(xlabel="true value", ylabel="predicted value")
+    tidy(ax)
+    title(ax, f"{len(true):,} {described_as}, R² = {r2_score(true, predicted):.3f}")
+    return ax

@@ -1,0 +1,65 @@
+"""The part of CuPy that the CuPy backend uses, emulated on the CPU, for machines without a GPU.
+
+Device arrays refuse what CuPy's refuse (implicit conversion to NumPy, NumPy arrays as operands), every copy between
+host and device is recorded, fresh memory is poisoned, and the CUDA source of the elementwise kernels is compiled as C++
+and run, with bounds checked. So the tests prove logic, indexing, types and the absence of host traffic; they cannot
+prove that CUDA compiles the kernels, or how fast they are.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from emulated_cupy import arrays, elementwise
+from emulated_cupy.machine import MACHINE, Device, Machine, OutOfMemoryError
+
+__all__ = ["Machine", "installed"]
+
+_BACKEND = "fastnet.backends.cupy_backend"
+
+
+@contextmanager
+def installed() -> Iterator[Machine]:
+    """Let ``import cupy`` find the emulation, and the backend import it anew; afterwards all is as it was."""
+    if not elementwise.COMPILER:
+        pytest.skip("no C++ compiler (g++, or what CXX names) to compile the CUDA kernels with")
+    modules = _take_modules()
+    sys.modules["cupy"] = _module()
+    elementwise.ElementwiseKernel.made.clear()
+    MACHINE.reset()
+    try:
+        yield MACHINE
+    finally:
+        _take_modules()
+        sys.modules.update(modules)
+
+
+def _take_modules() -> dict[str, ModuleType]:
+    names = [name for name in sys.modules if name.startswith(_BACKEND) or name.split(".")[0] == "cupy"]
+    return {name: sys.modules.pop(name) for name in names}
+
+
+def _module() -> ModuleType:
+    module = ModuleType("cupy")
+    module.__spec__ = ModuleSpec("cupy", None)
+    module.__version__ = "14.0.0 (emulated)"
+    module.ElementwiseKernel = elementwise.ElementwiseKernel
+    module.cuda = SimpleNamespace(
+        Device=Device,
+        is_available=lambda: MACHINE.driver_error is None and MACHINE.n_devices > 0,
+        runtime=SimpleNamespace(
+            getDeviceCount=MACHINE.count_devices,
+            getDeviceProperties=lambda index: {"name": f"Emulated GPU {index}".encode()},
+        ),
+        memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+        get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
+    )
+    for name, value in arrays.NAMESPACE.items():
+        setattr(module, name, value)
+    return module

@@ -1,0 +1,229 @@
+"""Commands as people type them, through click's runner, and once each as a real process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from fastnet import Network
+from fastnet.backends.interface import Availability
+from fastnet.cli import main
+
+
+@pytest.fixture
+def run():
+    def invoke(*arguments, code=0):
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        assert result.exit_code == code, (result.output, result.exception)
+        assert "Traceback" not in result.output
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def csv(tmp_path):
+    """Two well separated clouds, labelled with words, 40 samples."""
+    random = np.random.default_rng(0)
+    path = tmp_path / "clouds.csv"
+    lines = ["width,height,kind"]
+    for index in range(40):
+        x, y = random.normal(size=2) * 0.1 + (index % 2)
+        lines.append(f"{x:.4f},{y:.4f},{'left' if index % 2 else 'right'}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "clouds.toml"
+    path.write_text(
+        """
+        [recipe]
+        title = "Two clouds"
+        [data]
+        source = "file"
+        path = "clouds.csv"
+        target = "kind"
+        [network]
+        layer_sizes = ["auto", 4, "auto"]
+        activation = "tanh"
+        [optimizer]
+        name = "sgd"
+        learning_rate = 0.5
+        [training]
+        n_steps = 100
+        seed = 1
+        """
+    )
+    return path
+
+
+def test_train_digits_reaches_its_figure(run):
+    output = run("train", "digits", "--backend", "numpy").stdout
+    held_out = next(line for line in output.splitlines() if line.startswith("held-out"))
+    assert float(held_out.split()[-1]) >= 0.95
+    assert "reached" in output
+
+
+def test_train_prints_figures_for_machines(run):
+    figures = json.loads(run("train", "or-gate", "--backend", "numpy", "--json").stdout)
+    assert figures["backend"] == "numpy"
+    assert figures["training"]["accuracy"] == 1.0
+    assert figures["first_loss"] > figures["last_loss"]
+
+
+def test_sum_costs_what_the_tutorial_says_after_the_first_step(run):
+    output = run("train", "sum", "--backend", "numpy", "--dtype", "float64", "--steps", 2).stdout
+    assert "955.628047 after the first step" in output
+
+
+def test_own_recipe_and_own_data_from_training_to_prediction(run, recipe, csv, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    network = tmp_path / "net.safetensors"
+    run("train", recipe, "--backend", "numpy", "--data", csv, "--target", "kind", "--save", network)
+
+    figures = json.loads(run("evaluate", network, "--data", csv, "--target", "kind", "--json").stdout)
+    assert figures["accuracy"] == 1.0
+    predicted = run("predict", network, "--data", csv, "--target", "kind").stdout.split()
+    assert predicted == ["right", "left"] * 20
+
+    bare = tmp_path / "bare.csv"
+    bare.write_text("\n".join(line.rsplit(",", 1)[0] for line in csv.read_text().splitlines()))
+    assert run("predict", network, "--data", bare).stdout.split() == predicted
+    rows = run("predict", network, "--data", bare, "--probabilities").stdout.split()
+    probabilities = np.array([[float(value) for value in row.split(",")] for row in rows])
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert (probabilities.argmax(axis=1) == [1, 0] * 20).all()  # classes in the order of their names
+
+
+def test_killed_in_between_and_resumed_ends_with_the_same_network(run, tmp_path):
+    options = ["--backend", "numpy", "--seed", 3, "--batch-size", 100]
+    run("train", "digits", *options, "--epochs", 6, "--save", tmp_path / "whole.safetensors")
+    checkpoint = tmp_path / "run.checkpoint"
+    run("train", "digits", *options, "--epochs", 2, "--checkpoint", checkpoint)
+    resumed = ["--checkpoint", checkpoint, "--resume", "--save", tmp_path / "resumed.safetensors"]
+    run("train", "digits", *options, "--epochs", 6, *resumed)
+    whole, again = (Network.load(tmp_path / f"{name}.safetensors") for name in ("whole", "resumed"))
+    for a, b in zip(whole.weights + whole.biases, again.weights + again.biases, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_pictures_are_drawn(run, tmp_path):
+    run("train", "moons", "--backend", "numpy", "--steps", 200, "--plot", tmp_path / "out", "-q")
+    assert len(list((tmp_path / "out").glob("*.png"))) >= 3
+    run("train", "moons", "--backend", "numpy", "--steps", 20, "--plot", tmp_path / "curve.png", "-q")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_backends_tells_what_can_run_and_why(run, monkeypatch):
+    found = {"numpy": Availability(True, "fine", ("cpu",)), "cupy": Availability(False, "no driver: install one")}
+    monkeypatch.setattr("fastnet.backends.registry.available_backends", lambda: found)
+    assert json.loads(run("backends", "--json").stdout)["cupy"] == {
+        "ok": False,
+        "reason": "no driver: install one",
+        "devices": [],
+    }
+    assert "no driver" in run("backends").stdout
+
+
+def test_recipes_are_listed(run):
+    output = run("recipes").stdout
+    for name in ("digits", "mnist-16", "mnist-10", "deep-sigmoid", "moons", "or-gate", "sum"):
+        assert name in output
+
+
+def test_bench_measures_backends(run):
+    result = json.loads(run("bench", "moons", "--backend", "numpy", "--scale", "0.01", "--json").stdout)
+    rows = result["measurements"]
+    assert [(row["workload"], row["backend"]) for row in rows] == [("moons", "numpy")]
+    assert rows[0]["samples_per_second"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "digit"], "did you mean 'digits'"),
+        (["train", "missing.toml"], "missing.toml"),
+        (["train", "digits", "--backend", "nunpy"], "did you mean 'numpy'"),
+        (["train", "digits", "--backend", "numpy", "--device", "gpu"], "device"),
+        (["train", "digits", "--backend", "numpy", "--device", "cuda"], "backend='cupy'"),
+        (["train", "digits", "--backend", "numpy", "--steps", "0"], "--steps"),
+        (["train", "digits", "--dtype", "float16"], "float32"),
+        (["train", "digits", "--backend", "numpy", "--data", "nowhere.csv"], "nowhere.csv"),
+        (["train", "mnist-16", "--backend", "numpy", "--data", "nowhere"], "train-images-idx3-ubyte"),
+        (["train", "digits", "--resume"], "--checkpoint"),
+        (["train", "digits", "--save", "no/such/folder/net.safetensors"], "no folder"),
+        (["predict", "nowhere.safetensors", "--data", "x.csv"], "nowhere.safetensors"),
+        (["predict", __file__, "--data", "x.csv"], "safetensors"),
+        (["evaluate"], "NETWORK"),
+        (["bench", "mist-16"], "did you mean 'mnist-16'"),
+        (["trian"], "No such command"),
+    ],
+)
+def test_bad_input_gives_one_clear_line_and_exit_code_2(run, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments, code=2)
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_divergence_gives_exit_code_1_and_keeps_the_last_finite_weights(run, recipe, csv):
+    network = csv.with_name("net.safetensors")
+    text = recipe.read_text().replace('activation = "tanh"', 'activation = "identity"\noutput = "identity"')
+    recipe.write_text(
+        text.replace('target = "kind"', 'target = "height"').replace("learning_rate = 0.5", "learning_rate = 1e3")
+    )
+    csv.write_text("\n".join(line.rsplit(",", 1)[0] for line in csv.read_text().splitlines()))
+    result = run("train", recipe, "--backend", "numpy", "--save", network, code=1)
+    assert "diverged" in result.stderr
+    assert all(np.isfinite(weight).all() for weight in Network.load(network).weights)
+
+
+def as_process(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "fastnet", *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_gpu_that_is_not_there_is_told_in_one_line():
+    result = as_process("train", "or-gate", "--backend", "cupy", CUDA_VISIBLE_DEVICES="")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "fastnet[cuda13]" in result.stderr or "device" in result.stderr
+
+
+def test_progress_is_quiet_when_not_at_a_terminal():
+    result = as_process("train", "or-gate", "--backend", "numpy")
+    assert result.returncode == 0
+    assert result.stderr == ""
+    assert "\x1b" not in result.stdout
+
+
+def test_the_backend_is_read_from_the_environment():
+    assert json.loads(as_process("train", "or-gate", "--json", FASTNET_BACKEND="numpy").stdout)["backend"] == "numpy"
+    result = as_process("train", "or-gate", FASTNET_BACKEND="nonesuch")
+    assert result.returncode == 2
+    assert "nonesuch" in result.stderr
+
+
+def test_help_loads_nothing_heavy():
+    script = "import sys; sys.argv = ['fastnet', '--help']; from fastnet.cli import main\n"
+    script += "try: main()\nexcept SystemExit: pass"
+    script += (
+        "\nprint({'numba', 'scipy', 'sklearn', 'rich', 'matplotlib'} & {name.split('.')[0] for name in sys.modules})"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "train" in result.stdout
+    assert result.stdout.rstrip().endswith("set()")

@@ -1,0 +1,180 @@
+"""The CuPy backend's plans on an emulated GPU: the conformance kit, and what concerns a device alone."""
+
+from __future__ import annotations
+
+import weakref
+
+import emulated_cupy
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from fastnet.backends.array_backend import NumpyBackend
+from fastnet.backends.array_plan import PREDICTION_ROWS
+from fastnet.backends.registry import create_backend
+from fastnet.data import Dataset
+from fastnet.errors import DeviceMemoryError, FastnetError
+from fastnet.optimizers import SGD, Adam, AdamW
+from fastnet.testing import conformance_checks, make_problem
+
+CHECKS = conformance_checks()
+STORAGES = ("dense", "uint8", "csr")
+
+
+@pytest.fixture(autouse=True)
+def machine():
+    with emulated_cupy.installed() as machine:
+        yield machine
+
+
+@pytest.fixture
+def backend(machine):
+    return create_backend("cupy")
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_emulated_backend_conforms(backend, name):
+    CHECKS[name](backend)
+
+
+OPTIONS = [
+    {},
+    {"l2": 0.1, "weighted": True, "reduction": "sum"},
+    {"l2": 0.1, "weighted": True, "optimizer": Adam()},
+    {"optimizer": AdamW(), "task": "multiclass", "output": "sigmoid"},
+    {"optimizer": SGD(momentum=0.9), "output": "identity", "loss": "squared_error", "bias": False},
+]
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_full_batch_run_copies_nothing(backend, machine, options, storage):
+    plan = make_problem(storage=storage, input_scale=0.1, **options).plan(backend)
+    machine.transfers.clear()
+    metrics = plan.run([0.1] * 3)
+    plan.synchronize()
+    assert machine.transfers == []
+    assert len(metrics.loss) == len(metrics.n_correct) == 3
+    assert machine.transfers == [("to host", 24), ("to host", 24)]
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_batches_copy_their_order_and_nothing_else(backend, machine, options, storage):
+    plan = make_problem(storage=storage, batch_size=8, input_scale=0.1, **options).plan(backend)
+    machine.transfers.clear()
+    plan.run([0.1] * 3, np.arange(19)[::-1].copy())
+    assert machine.transfers == [("to device", 19 * 8)]
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_data_are_uploaded_once_and_as_they_are(backend, machine, storage):
+    problem = make_problem((50, 4, 3), n_samples=40, storage=storage)
+    x = problem.dataset.x
+    n_bytes = x.nbytes if storage != "csr" else x.data.nbytes + x.indices.nbytes + x.indptr.nbytes
+    plan = problem.plan(backend)
+    plan.run([0.1] * 3)
+    uploaded = sum(size for direction, size in machine.transfers if direction == "to device")
+    small = problem.dataset.targets.nbytes + problem.parameters.flat.nbytes
+    probe = 100
+    assert n_bytes + small <= uploaded < n_bytes + small + probe
+
+
+def test_step_is_made_of_few_launches(backend, machine):
+    """Fused kernels are why: the reference's operations, one by one, are 41."""
+    plan = make_problem((20, 8, 4), activation="relu", input_scale=1 / 255).plan(backend)
+    before = machine.n_operations
+    plan.run([0.1] * 10)
+    assert (machine.n_operations - before) / 10 <= 17
+
+
+def test_plan_goes_on_from_another_backends_state(backend):
+    problem = make_problem(optimizer=Adam(), dtype="float64")
+    rates = np.full(6, 0.01)
+    expected = problem.plan(NumpyBackend())
+    losses = expected.run(rates).loss
+
+    first, second = problem.plan(NumpyBackend()), problem.plan(backend)
+    first.run(rates[:3])
+    second.write_parameters(first.read_parameters())
+    second.write_state(first.read_state())
+    np.testing.assert_allclose(second.run(rates[3:]).loss, losses[3:], rtol=1e-12)
+    state, expected_state = second.read_state(), expected.read_state()
+    for name, array in expected_state.items():
+        np.testing.assert_allclose(state[name], array, rtol=1e-10, atol=1e-14)
+
+
+def test_data_and_parameters_of_the_caller_are_not_written_to(backend):
+    problem = make_problem(storage="dense", weighted=True)
+    dataset = problem.dataset
+    for array in (dataset.x, dataset.targets, dataset.sample_weight, problem.parameters.flat):
+        array.flags.writeable = False
+    problem.plan(backend).run([0.1] * 2)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_long_predictions_are_made_in_parts(backend, machine, storage):
+    problem = make_problem((3, 2, 2), n_samples=2 * PREDICTION_ROWS + 5, storage=storage)
+    network, parameters, x = problem.spec.network, problem.parameters, problem.dataset.x
+    actual = backend.predict(network, parameters, x)
+    np.testing.assert_allclose(actual, NumpyBackend().predict(network, parameters, x), rtol=1e-5)
+    assert [direction for direction, _ in machine.transfers].count("to host") == 3 + 1  # one for the probe
+
+
+@pytest.mark.parametrize("batch_size", [None, 8])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_all_work_is_done_on_the_chosen_device(machine, storage, batch_size):
+    """The emulation refuses an array of one device while another is current."""
+    machine.reset(n_devices=3)
+    backend = create_backend("cupy", "cuda:2")
+    problem = make_problem(storage=storage, batch_size=batch_size, weighted=True, optimizer=Adam())
+    plan = problem.plan(backend)
+    metrics = plan.run([0.1] * 3, None if batch_size is None else np.arange(19))
+    plan.synchronize()
+    assert np.isfinite(metrics.loss).all()
+    plan.loss_and_gradients()
+    plan.write_parameters(plan.read_parameters())
+    plan.write_state(plan.read_state())
+    backend.predict(problem.spec.network, problem.parameters, problem.dataset.x)
+    assert plan._flat.device_index == 2
+    assert machine.current_device == 0
+
+
+def plan_of_ones(backend, n_samples, storage="dense", batch_size=None, hidden=1):
+    problem = make_problem((1000, hidden, 3), n_samples=1, batch_size=batch_size)
+    x = np.ones((n_samples, 1000), "uint8" if storage == "uint8" else "float32")
+    dataset = Dataset(csr_array(x) if storage == "csr" else x, np.zeros(n_samples, np.int32))
+    return backend.plan_training(problem.spec, problem.parameters, dataset)
+
+
+@pytest.mark.parametrize(
+    ("storage", "batch_size", "megabytes"),
+    [("dense", None, 20), ("uint8", None, 25), ("uint8", 10, 5), ("csr", None, 80), ("csr", 10, 40)],
+)
+def test_data_too_large_for_the_device(backend, machine, storage, batch_size, megabytes):
+    """For a full batch uint8 is converted to floats as a whole, and CSR is kept transposed, too."""
+    backend.availability()
+    machine.free_bytes = 4_000_000
+    with pytest.raises(DeviceMemoryError) as caught:
+        plan_of_ones(backend, 5000, storage, batch_size)
+    message = str(caught.value)
+    assert f"X needs {megabytes} MB" in message
+    assert "cuda:0 has 4 MB free of 8 MB" in message
+    assert "batch_size=" in message
+    assert isinstance(caught.value, MemoryError)
+    assert isinstance(caught.value, FastnetError)
+
+
+def test_step_too_large_for_the_device(backend, machine):
+    plan = plan_of_ones(backend, 100, hidden=3000)
+    machine.free_bytes = 1_000_000
+    with pytest.raises(DeviceMemoryError, match=r"allocating 1,200,000 bytes.* has 1 MB free .*batch_size="):
+        plan.run([0.1])
+
+
+def test_closed_plan_lets_go_of_the_device_memory(backend):
+    plan = make_problem(optimizer=Adam()).plan(backend)
+    plan.run([0.1])
+    arrays = [weakref.ref(array) for array in (plan._x, plan._targets, plan._flat, *plan._state.values())]
+    plan.close()
+    assert [array() for array in arrays] == [None] * 5
