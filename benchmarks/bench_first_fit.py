@@ -28,6 +28,8 @@ CACHES = ("NUMBA_CACHE_DIR", "CUPY_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 NOTHING, KERNELS = "nothing cached", "kernels cached"
 CASES = [(row, cached) for row in ROWS for cached in ((NOTHING, KERNELS) if row in KEEPERS else ("",))]
 
+pytestmark = pytest.mark.filterwarnings("default")  # the peers' warnings are not ours to mend
+
 SCRIPT = Path(__file__).with_name("first_fit.py")
 
 
@@ -56,11 +58,13 @@ class Process:
         self.environment |= {variable: str(cache / variable) for variable in CACHES}
 
     def run(self):
+        """Start the process and wait for its end."""
         command = [sys.executable, str(SCRIPT), str(self.source), self.row, str(self.target)]
         finished = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
         assert finished.returncode == 0, finished.stderr
 
     def parameters(self):
+        """The parameters that the latest process reached."""
         return Parameters(self.layout, np.load(self.target))
 
 

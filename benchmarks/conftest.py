@@ -1,6 +1,6 @@
 """Options and fixtures of the benchmarks.
 
-``pytest benchmarks`` runs every row once on a fraction of its data, to see that all of them work and reach the same loss;
+``pytest benchmarks`` runs every row once on a fraction of its data, to see that all of them work and reach one loss;
 ``pytest benchmarks --benchmark-enable --benchmark-json=RAW.json`` measures, and ``report.py`` makes tables of it.
 """
 

@@ -44,28 +44,29 @@ class Jax(Peer):
         super().__init__(loaded)
         self.cpu = jax.devices("cpu")[0]
         self.n_threads = n_usable_cpus()  # XLA has no setting for it, and takes as many
-        self.X, self.y = self.put(loaded.features(self.dtype)), self.put(loaded.dataset.targets)
+        self.X, self.y = self._put(loaded.features(self.dtype)), self._put(loaded.dataset.targets)
         if self.batch_size is None:
-            self.train = jax.jit(self.train_full_batch, donate_argnums=0)
+            self.train = jax.jit(self._train_full_batch, donate_argnums=0)
         else:
-            self.train = jax.jit(self.train_epoch, donate_argnums=0)
+            self.train = jax.jit(self._train_epoch, donate_argnums=0)
         self.reset()
 
-    def put(self, array):
+    def _put(self, array):
         return jax.device_put(array, self.cpu)
 
     def reset(self):
+        """See `fastnet.benchmarking.Trial.reset`."""
         start = self.loaded.start
         biases = start.biases or [None] * self.network.n_layers
         values = [
             {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
             for weight, bias in zip(start.weights, biases, strict=True)
         ]
-        values = jax.tree.map(lambda array: self.put(array.copy()), values)
+        values = jax.tree.map(lambda array: self._put(array.copy()), values)
         zeros = partial(jax.tree.map, jnp.zeros_like)
-        self.state = (values, zeros(values), zeros(values), self.put(0))
+        self.state = (values, zeros(values), zeros(values), self._put(0))
 
-    def objective(self, values, X, y):
+    def _objective(self, values, X, y):
         h = X
         for layer, activation in zip(values, [*self.network.activations, None], strict=True):
             z = h @ layer["weight"] + layer.get("bias", 0.0)
@@ -73,9 +74,9 @@ class Jax(Peer):
         losses = LOSSES[self.network.output, self.network.loss](h, y)
         return losses.mean() if self.network.reduction == "mean" else losses.sum()
 
-    def step(self, state, X, y):
+    def _step(self, state, X, y):
         values, first, second, t = state
-        gradients = jax.grad(self.objective)(values, X, y)
+        gradients = jax.grad(self._objective)(values, X, y)
         optimizer = self.loaded.spec.optimizer
         t = t + 1
         if not isinstance(optimizer, Adam):
@@ -85,28 +86,28 @@ class Jax(Peer):
         first = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, first, gradients)
         second = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g**2, second, gradients)
         rate = optimizer.learning_rate * jnp.sqrt(1 - b2**t) / (1 - b1**t)
-        values = jax.tree.map(
-            lambda p, m, v: p - rate * m / (jnp.sqrt(v) + optimizer.epsilon), values, first, second
-        )
+        values = jax.tree.map(lambda p, m, v: p - rate * m / (jnp.sqrt(v) + optimizer.epsilon), values, first, second)
         return values, first, second, t
 
-    def train_full_batch(self, state, X, y):
-        return jax.lax.fori_loop(0, self.loaded.n_steps, lambda _, s: self.step(s, X, y), state)
+    def _train_full_batch(self, state, X, y):
+        return jax.lax.fori_loop(0, self.loaded.n_steps, lambda _, s: self._step(s, X, y), state)
 
-    def train_epoch(self, state, X, y, order):
+    def _train_epoch(self, state, X, y, order):
         """`order` is (S, B): workloads have whole batches."""
-        return jax.lax.scan(lambda s, batch: (self.step(s, X[batch], y[batch]), None), state, order)[0]
+        return jax.lax.scan(lambda s, batch: (self._step(s, X[batch], y[batch]), None), state, order)[0]
 
     def run(self):
+        """See `fastnet.benchmarking.Trial.run`."""
         if self.batch_size is None:
             self.state = self.train(self.state, self.X, self.y)
         else:
             for order in self.loaded.epoch_orders():
-                batches = self.put(order.astype("int32").reshape(-1, self.batch_size))
+                batches = self._put(order.astype("int32").reshape(-1, self.batch_size))
                 self.state = self.train(self.state, self.X, self.y, batches)
         jax.block_until_ready(self.state)
 
     def parameters(self):
+        """See `fastnet.benchmarking.Trial.parameters`."""
         values = self.state[0]
         weights = [layer["weight"] for layer in values]
         biases = [layer["bias"] for layer in values] if self.network.bias else None

@@ -53,7 +53,7 @@ def backward(W, A, Y, activations, *, canonical, mean):
 
 def update(values, gradients, learning_rate):
     for value, gradient in zip(values, gradients, strict=True):
-        value -= learning_rate * gradient
+        value[...] = value - learning_rate * gradient
 
 
 def update_adam(values, gradients, first, second, t, optimizer):
@@ -63,7 +63,7 @@ def update_adam(values, gradients, first, second, t, optimizer):
     for value, gradient, m, v in zip(values, gradients, first, second, strict=True):
         m[...] = b1 * m + (1 - b1) * gradient
         v[...] = b2 * v + (1 - b2) * gradient**2
-        value -= rate * m / (np.sqrt(v) + optimizer.epsilon)
+        value[...] = value - rate * m / (np.sqrt(v) + optimizer.epsilon)
 
 
 class NumpyScript(Peer):
@@ -82,6 +82,7 @@ class NumpyScript(Peer):
         self.reset()
 
     def reset(self):
+        """See `fastnet.benchmarking.Trial.reset`."""
         start = self.loaded.start
         self.W = [np.array(weight.T, self.dtype, order="C") for weight in start.weights]
         self.b = [np.zeros((len(Wl), 1), self.dtype) for Wl in self.W]
@@ -91,21 +92,20 @@ class NumpyScript(Peer):
         self.t = 0
 
     def run(self):
+        """See `fastnet.benchmarking.Trial.run`."""
         if self.batch_size is None:
             for _ in range(self.loaded.n_steps):
-                self.step(self.X, self.Y)
+                self._step(self.X, self.Y)
             return
         for order in self.loaded.epoch_orders():
             for start in range(0, len(order), self.batch_size):
                 batch = order[start : start + self.batch_size]
-                self.step(self.X[:, batch], self.Y[:, batch])
+                self._step(self.X[:, batch], self.Y[:, batch])
 
-    def step(self, X, Y):
+    def _step(self, X, Y):
         A = forward(self.W, self.b, X, self.activations)
         canonical = (self.network.output, self.network.loss) != ("sigmoid", "squared_error")
-        dW, db = backward(
-            self.W, A, Y, self.activations, canonical=canonical, mean=self.network.reduction == "mean"
-        )
+        dW, db = backward(self.W, A, Y, self.activations, canonical=canonical, mean=self.network.reduction == "mean")
         values, gradients = (self.W + self.b, dW + db) if self.network.bias else (self.W, dW)
         self.t += 1
         if isinstance(self.loaded.spec.optimizer, Adam):
@@ -114,6 +114,7 @@ class NumpyScript(Peer):
             update(values, gradients, self.loaded.learning_rate)
 
     def parameters(self):
+        """See `fastnet.benchmarking.Trial.parameters`."""
         weights, biases = [Wl.T for Wl in self.W], [bl[:, 0] for bl in self.b]
         return Parameters.from_arrays(
             self.loaded.start.layout, weights, biases if self.network.bias else None, self.dtype

@@ -6,7 +6,7 @@ from fastnet.workloads import LoadedWorkload
 
 
 class AbsentError(Exception):
-    """This row has nothing to show for this workload on this machine; the message says why."""
+    """A row has nothing to show for a workload on this machine; the message says why."""
 
 
 class Peer:

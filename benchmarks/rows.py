@@ -9,7 +9,7 @@ from peer import AbsentError
 
 from fastnet.backends.interface import Backend
 from fastnet.backends.registry import choose_backend
-from fastnet.benchmarking import BackendTrial, Trial, n_usable_cpus
+from fastnet.benchmarking import BackendTrial, Trial, n_default_threads
 from fastnet.errors import BackendUnavailableError, UnsupportedSpecError
 from fastnet.workloads import LoadedWorkload
 
@@ -26,7 +26,7 @@ def fastnet_backend(name: str) -> OpenTrial:
 
 def _open_backend(backend: Backend, loaded: LoadedWorkload) -> Trial:
     try:
-        return BackendTrial(loaded, backend, n_usable_cpus())
+        return BackendTrial(loaded, backend, n_default_threads())
     except UnsupportedSpecError as error:
         raise AbsentError(str(error)) from error
 

@@ -43,7 +43,8 @@ class ScikitLearn(Peer):
         self.reset()
 
     def reset(self):
-        self.estimator = self.estimator_type(**self.settings())
+        """See `fastnet.benchmarking.Trial.reset`."""
+        self.estimator = self.estimator_type(**self._settings())
         # A first update lets it set itself up. Its traces go: weights here, the optimizer at the next call of fit.
         classes = {"classes": np.unique(self.y)} if self.estimator_type is MLPClassifier else {}
         size = self.estimator.batch_size
@@ -52,7 +53,7 @@ class ScikitLearn(Peer):
         start = self.loaded.start.copy()
         self.estimator.coefs_, self.estimator.intercepts_ = start.weights, start.biases
 
-    def settings(self):
+    def _settings(self):
         optimizer = self.loaded.spec.optimizer
         settings = {
             "hidden_layer_sizes": self.network.layer_sizes[1:-1],
@@ -71,6 +72,7 @@ class ScikitLearn(Peer):
         return settings | {"solver": "sgd", "momentum": 0.0, "nesterovs_momentum": False}
 
     def run(self):
+        """See `fastnet.benchmarking.Trial.run`."""
         with warnings.catch_warnings(action="ignore"):  # that it has not converged
             if self.batch_size is None:
                 self.estimator.fit(self.X, self.y)
@@ -80,6 +82,7 @@ class ScikitLearn(Peer):
                 train(self.X[order], self.y[order])
 
     def parameters(self):
+        """See `fastnet.benchmarking.Trial.parameters`."""
         return Parameters.from_arrays(
             self.loaded.start.layout, self.estimator.coefs_, self.estimator.intercepts_, self.dtype
         )

@@ -46,9 +46,9 @@ class Torch(Peer):
         self.X = torch.from_numpy(loaded.features(self.dtype))
         targets = torch.from_numpy(loaded.dataset.targets.copy())
         self.y = targets.long() if self.network.takes_labels else targets
-        self.model = self.make_model()
-        self.optimizer = self.make_optimizer()
-        self.loss, self.update = self.compute_loss, self.optimizer.step
+        self.model = self._make_model()
+        self.optimizer = self._make_optimizer()
+        self.loss, self.update = self._compute_loss, self.optimizer.step
         if compiled:
             # Another workload compiled the same functions for other shapes: without this they would be compiled for
             # shapes of any size, or not at all.
@@ -56,7 +56,7 @@ class Torch(Peer):
             self.loss, self.update = (torch.compile(each, dynamic=False) for each in (self.loss, self.update))
         self.reset()
 
-    def make_model(self):
+    def _make_model(self):
         layers = []
         sizes = self.network.layer_sizes
         for layer in range(self.network.n_layers):
@@ -65,7 +65,7 @@ class Torch(Peer):
                 layers.append(ACTIVATIONS[self.network.activations[layer]]())
         return torch.nn.Sequential(*layers)
 
-    def make_optimizer(self):
+    def _make_optimizer(self):
         described = self.loaded.spec.optimizer
         if isinstance(described, Adam):
             betas = described.beta_1, described.beta_2
@@ -75,39 +75,42 @@ class Torch(Peer):
         return torch.optim.SGD(self.model.parameters(), lr=self.loaded.learning_rate)
 
     @property
-    def linear(self):
+    def _linear(self):
         return [module for module in self.model if isinstance(module, torch.nn.Linear)]
 
     def reset(self):
+        """See `fastnet.benchmarking.Trial.reset`."""
         start = self.loaded.start
         with torch.no_grad():
-            for layer, weight in zip(self.linear, start.weights, strict=True):
+            for layer, weight in zip(self._linear, start.weights, strict=True):
                 layer.weight.copy_(torch.from_numpy(weight.T.copy()))
-            for layer, bias in zip(self.linear, start.biases, strict=False):
+            for layer, bias in zip(self._linear, start.biases, strict=False):
                 layer.bias.copy_(torch.from_numpy(bias.copy()))
             # In place, as what was compiled holds on to these tensors.
             for state in self.optimizer.state.values():
                 for tensor in state.values():
                     tensor.zero_()
 
-    def compute_loss(self, X, y):
+    def _compute_loss(self, X, y):
         return LOSSES[self.network.output, self.network.loss](self.model(X), y, self.network.reduction)
 
     def run(self):
+        """See `fastnet.benchmarking.Trial.run`."""
         if self.batch_size is None:
             for _ in range(self.loaded.n_steps):
-                self.step(self.X, self.y)
+                self._step(self.X, self.y)
             return
         for order in self.loaded.epoch_orders():
             for batch in torch.from_numpy(order).split(self.batch_size):
-                self.step(self.X[batch], self.y[batch])
+                self._step(self.X[batch], self.y[batch])
 
-    def step(self, X, y):
+    def _step(self, X, y):
         self.optimizer.zero_grad()
         self.loss(X, y).backward()
         self.update()
 
     def parameters(self):
-        weights = [layer.weight.detach().numpy().T for layer in self.linear]
-        biases = [layer.bias.detach().numpy() for layer in self.linear] if self.network.bias else None
+        """See `fastnet.benchmarking.Trial.parameters`."""
+        weights = [layer.weight.detach().numpy().T for layer in self._linear]
+        biases = [layer.bias.detach().numpy() for layer in self._linear] if self.network.bias else None
         return Parameters.from_arrays(self.loaded.start.layout, weights, biases, self.dtype)

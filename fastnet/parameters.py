@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,14 +56,14 @@ class ParameterLayout:
     def weight_offsets(self) -> tuple[int, ...]:
         """Index in the flat buffer at which each layer's weight starts."""
         sizes = [fan_in * fan_out for fan_in, fan_out in self.weight_shapes]
-        return tuple(int(offset) for offset in np.cumsum([0, *sizes[:-1]]))
+        return tuple(accumulate(sizes[:-1], initial=0))
 
     @property
     def bias_offsets(self) -> tuple[int, ...]:
         """Index in the flat buffer at which each layer's bias starts; empty without biases."""
         if not self.bias:
             return ()
-        return tuple(self.n_weights + int(offset) for offset in np.cumsum([0, *self.layer_sizes[1:-1]]))
+        return tuple(accumulate(self.layer_sizes[1:-1], initial=self.n_weights))
 
     # `flat` may belong to any array library: views are made by slicing and reshaping alone.
     def weights(self, flat: NDArray) -> list[NDArray]:

@@ -207,8 +207,17 @@ def test_a_coding_learned_once_holds_for_what_comes_later():
         coding.encode(network(), ["a", "dd"])
     with pytest.raises(DataError, match="y: unknown label 0 at sample 0"):
         coding.encode(network(), [0, 1])
-    with pytest.raises(DataError, match=r"y: unknown label '0' at sample 0; known are \[0, 1, 2\]"):
-        TargetCoding.infer(network(), [0, 1]).encode(network(), ["0", "1"])
+
+
+@pytest.mark.parametrize("n_outputs", [3, 300])
+def test_numbers_and_words_that_look_like_them_are_not_the_same(n_outputs):
+    spec = network(n_outputs)
+    with pytest.raises(DataError, match=r"y: unknown label '0' at sample 0; known are \[0, 1, 2"):
+        TargetCoding.infer(spec, [0, 1]).encode(spec, ["0", "1"])
+    with pytest.raises(
+        DataError, match=r"y: unknown label 0 at sample 0; known are \['0', '1', '10'|\['0', '1', '2'\]"
+    ):
+        TargetCoding.infer(spec, [str(label) for label in range(n_outputs)]).encode(spec, [0, 1])
 
 
 @pytest.mark.parametrize("words", [["a", "b"], ["a", "b", "c", "d"]], ids=len)

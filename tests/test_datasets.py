@@ -313,6 +313,7 @@ UNREADABLE = {
     "a number missing": ("a,y\n1,nan\n2,1\n", "y, the target, holds nan in sample 0"),
     "not finite": ("a,y\n1,0\ninf,1\n", "column a holds inf in sample 1"),
     "no target": ("a,b\n1,2\n3,4\n", "which column is the target.*--target.*Columns are a, b$"),
+    "no target but an index": (",a,b\n0,1,2\n", "Columns are a, b$"),
     "only names": ("a,y\n", "line of column names and no rows"),
     "nothing": ("\n \n", "is empty"),
     "one column": ("y\n1\n2\n", "single column"),

@@ -116,13 +116,12 @@ print("kept the weights")
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another mechanism there")
 def test_ctrl_c_ends_the_fit_and_not_the_program():
-    process = subprocess.Popen(
-        [sys.executable, "-c", LONG_FIT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert process.stdout.readline() == "10\n", process.stderr.read()
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command, pipe = [sys.executable, "-c", LONG_FIT], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+        assert process.stdout.readline() == "10\n", process.stderr.read()
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert output == "kept the weights\n"
     assert "interrupted after" in errors

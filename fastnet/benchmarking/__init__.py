@@ -1,6 +1,6 @@
 """Timing of workloads, backends side by side: what ``fastnet bench`` shows. Times in seconds unless a name says ms."""
 
-from fastnet.benchmarking.machine import describe_machine, n_usable_cpus
+from fastnet.benchmarking.machine import describe_machine, n_default_threads, n_usable_cpus
 from fastnet.benchmarking.measuring import (
     BackendTrial,
     Measurement,
@@ -18,6 +18,7 @@ __all__ = [
     "as_json",
     "describe_machine",
     "measure",
+    "n_default_threads",
     "n_usable_cpus",
     "time_alternately",
     "time_first_call",

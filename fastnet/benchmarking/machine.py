@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe_machine", "n_usable_cpus"]
+__all__ = ["describe_machine", "n_default_threads", "n_usable_cpus"]
 
 # Distributions whose versions a figure depends on; those that are not installed are left out.
 _DISTRIBUTIONS = (
@@ -33,6 +33,11 @@ def n_usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def n_default_threads() -> int:
+    """CPU threads of a backend that is not told how many: ``FASTNET_NUM_THREADS``, or one for each usable CPU."""
+    return int(os.environ.get("FASTNET_NUM_THREADS") or n_usable_cpus())
 
 
 def _processor_name() -> str:

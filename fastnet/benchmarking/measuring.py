@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 
 from fastnet.backends.interface import Backend
 from fastnet.backends.registry import choose_backend
-from fastnet.benchmarking.machine import describe_machine, n_usable_cpus
+from fastnet.benchmarking.machine import describe_machine, n_default_threads
 from fastnet.errors import SpecError
 from fastnet.parameters import Parameters
 from fastnet.workloads import LoadedWorkload, Workload, load
@@ -202,7 +201,7 @@ def measure(
     if rounds < 1:
         raise SpecError(f"rounds must be at least 1, got {rounds}")
     chosen = [choose_backend(name, device, n_threads).backend for name in backends]
-    n_threads = n_threads or int(os.environ.get("FASTNET_NUM_THREADS") or n_usable_cpus())
+    n_threads = n_threads or n_default_threads()
     loaded = load(workload, data, scale)
     with ExitStack() as stack:
         trials, first_calls = [], []

@@ -124,14 +124,17 @@ def _table_of_columns(path: Path, target: str | None) -> Table:
     index = _find_target(path, columns, target)
     x, y = _read(path, columns, index)
     assert y is not None
-    names = tuple(columns.names[column] for column in columns.used if column != index)
-    return Table(path.name, x, y, feature_names=names)
+    return Table(path.name, x, y, feature_names=_feature_names(columns, index))
 
 
 def _read(path: Path, columns: _Columns, target: int | None) -> tuple[NDArray, NDArray | None]:
     x, y = columns.read(target)
-    names = tuple(columns.names[column] for column in columns.used if column != target)
-    return _features(path, x, names), None if y is None or target is None else _targets(path, y, columns.names[target])
+    x = _features(path, x, _feature_names(columns, target))
+    return x, None if y is None or target is None else _targets(path, y, columns.names[target])
+
+
+def _feature_names(columns: _Columns, target: int | None) -> tuple[str, ...]:
+    return tuple(columns.names[column] for column in columns.used if column != target)
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -164,7 +167,7 @@ def _find_target(path: Path, columns: _Columns, target: str | None) -> int:
             return len(names) - 1
         raise DataError(
             f"{path}: which column is the target? None is called {', '.join(TARGET_NAMES)}. "
-            f"Give its name or index with --target (in Python, target=). Columns are {_listed(names)}"
+            f"Give its name or index with --target (in Python, target=). Columns are {_listed(columns)}"
         )
     if names.count(target) == 1:
         return names.index(target)
@@ -173,10 +176,11 @@ def _find_target(path: Path, columns: _Columns, target: str | None) -> int:
     near = get_close_matches(target, names, n=1)
     suggestion = f"did you mean {near[0]!r}? " if near and target not in names else ""
     count = "more than one" if target in names else "no"
-    raise DataError(f"{path}: {count} column {target!r}: {suggestion}Columns are {_listed(names)}")
+    raise DataError(f"{path}: {count} column {target!r}: {suggestion}Columns are {_listed(columns)}")
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def _listed(columns: _Columns) -> str:
+    names = _feature_names(columns, None)
     shown = ", ".join(names[:20])
     return shown if len(names) <= 20 else f"{shown}, ... ({len(names)} in all)"
 

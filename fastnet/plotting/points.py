@@ -91,22 +91,25 @@ def _sides(x: NDArray) -> list[NDArray[np.float64]]:
 
 
 def _draw_probabilities(ax: Axes, sides: list[NDArray], probabilities: NDArray, classes: NDArray) -> None:
-    """The plane shaded by probability (two classes) or by the likeliest class, and the borders between them."""
+    """Shade the plane by probability (two classes) or by the likeliest class, and draw the borders between them."""
     if len(classes) == 2:
         scale = shades(_tint(class_colour(0)), "white", _tint(class_colour(1)))
-        heights, borders = probabilities[..., 1], np.array([0.5])
-        shading = ax.contourf(*sides, heights, levels=np.linspace(0, 1, 11), cmap=scale)
-        bar = ax.figure.colorbar(
-            shading, ax=ax, label=f"probability of class {classes[1]}", ticks=[0, 0.25, 0.5, 0.75, 1]
-        )
+        shading = ax.contourf(*sides, probabilities[..., 1], levels=np.linspace(0, 1, 11), cmap=scale)
+        ticks = [0, 0.25, 0.5, 0.75, 1]
+        bar = ax.figure.colorbar(shading, ax=ax, label=f"probability of class {classes[1]}", ticks=ticks)
         bar.outline.set_edgecolor(PALE)
-    else:
-        heights, borders = probabilities.argmax(axis=2), np.arange(len(classes) - 1) + 0.5
-        tints = [_tint(class_colour(index)) for index in range(len(classes))]
-        ax.contourf(*sides, heights, levels=[-0.5, *borders, len(classes) - 0.5], colors=tints)
-    borders = borders[(borders > heights.min()) & (borders < heights.max())]  # the others are nowhere to be seen
-    if len(borders):
-        ax.contour(*sides, heights, levels=borders, colors=INK, linewidths=1.2)
+        _draw_border(ax, sides, probabilities[..., 1] - 0.5)
+        return
+    for index in range(len(classes)):
+        ahead = probabilities[..., index] - np.delete(probabilities, index, axis=2).max(axis=2)  # of all others
+        ax.contourf(*sides, ahead, levels=[0, np.inf], colors=[_tint(class_colour(index))])
+        _draw_border(ax, sides, ahead)
+
+
+def _draw_border(ax: Axes, sides: list[NDArray], heights: NDArray) -> None:
+    """The line at height zero, if there is one: matplotlib warns of lines that are nowhere to be seen."""
+    if heights.min() < 0 < heights.max():
+        ax.contour(*sides, heights, levels=[0], colors=INK, linewidths=1.2)
 
 
 def _tint(colour: str) -> str:
@@ -170,7 +173,9 @@ def plot_predictions(
         ax.figure.colorbar(cells, ax=ax, label="samples").outline.set_edgecolor(PALE)
     else:
         ax.scatter(true, predicted, s=14, color=BLUE, alpha=0.6, linewidths=0)
-    ax.axline((0, 0), slope=1, color=VERMILLION, linewidth=1.4, linestyle=DASHES, label="predicted = true")
+    ax.axline(
+        (true.min(), true.min()), slope=1, color=VERMILLION, linewidth=1.4, linestyle=DASHES, label="predicted = true"
+    )
     ax.legend(loc="lower right", frameon=False)
     ax.set(xlabel="true value", ylabel="predicted value")
     tidy(ax)

@@ -63,7 +63,7 @@ class Expectation:
         return cls(metric, on, low, high, after_steps)
 
     def __str__(self) -> str:
-        when = "" if self.after_steps is None else f" after {self.after_steps} steps"
+        when = "" if self.after_steps is None else f" after {self.after_steps} step{'s' * (self.after_steps != 1)}"
         if math.isinf(self.low):
             wanted = f"at most {self.high:.10g}"
         elif math.isinf(self.high):

@@ -17,7 +17,7 @@ from fastnet.optimizers import SGD, Optimizer, optimizer_from_dict
 from fastnet.recipes.expectation import Expectation
 from fastnet.recipes.schema import check_data, check_keys, check_tables
 
-__all__ = ["Recipe", "load_recipe", "recipe_names"]
+__all__ = ["Recipe", "load_recipe", "naming", "recipe_names"]
 
 _SUFFIX = ".toml"
 _PATH_KEYS = ("directory", "path")
@@ -156,8 +156,11 @@ def _check_network(network: dict[str, Any]) -> None:
         check_keys("init", init)
         if "scheme" not in init or "random_state" not in init:
             raise SpecError('init, written as a table, needs scheme and random_state (a whole number, or "data")')
-        if isinstance(init["random_state"], str) and init["random_state"] != "data":
-            raise SpecError(f'random_state of init must be a whole number or "data", got {init["random_state"]!r}')
+        state = init["random_state"]
+        if state != "data" and not (isinstance(state, int) and 0 <= state < 2**32):
+            raise SpecError(
+                f'random_state of init must be a whole number from 0 to 2**32 - 1, or "data", got {state!r}'
+            )
 
 
 def _expect_tables(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -100,7 +100,7 @@ def prepare(
     """
     changed = {"n_steps": n_steps, "n_epochs": n_epochs, "batch_size": batch_size}
     changed = {name: value for name, value in changed.items() if value is not None}
-    as_written = not changed and seed is None and learning_rate is None and not _is_own_file(data)
+    as_written = not changed and seed is None and learning_rate is None and target is None and not _is_own_file(data)
     training = dict(recipe.training)
     if n_steps is not None or n_epochs is not None:
         training = {name: value for name, value in training.items() if name not in ("n_steps", "n_epochs")}

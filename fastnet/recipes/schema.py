@@ -107,9 +107,10 @@ def check_data(given: Mapping[str, Any]) -> None:
     """
     if "source" not in given:
         raise SpecError(f"[data] needs a source: one of {', '.join(SOURCES)}")
-    if given["source"] not in SOURCES:
-        raise unknown_name("source of [data]", given["source"], SOURCES)
-    options = inspect.signature(SOURCES[given["source"]]).parameters
+    source = given["source"]
+    if not isinstance(source, str) or source not in SOURCES:
+        raise unknown_name("source of [data]", source, SOURCES)
+    options = inspect.signature(SOURCES[source]).parameters
     _check("[data]", given, {"source": _TEXT} | {name: _DATA_KEYS[name] for name in options})
 
 

@@ -47,7 +47,9 @@ class NumbaBackend:
         """Available wherever Numba can be imported."""
         layers = ", ".join(numba.config.THREADING_LAYER_PRIORITY)
         threads = f"{self._n_threads} thread{'s' if self._n_threads > 1 else ''}"
-        return Availability(True, f"Numba {numba.__version__}, {threads}, by the first of {layers} that loads", ("cpu",))
+        return Availability(
+            True, f"Numba {numba.__version__}, {threads}, by the first of {layers} that loads", ("cpu",)
+        )
 
     def check_support(self, spec: TrainingSpec) -> None:
         """Supports every specification."""

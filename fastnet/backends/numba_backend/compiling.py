@@ -1,62 +1,93 @@
-"""How kernels are compiled: one set of options for all of them, and a cache on disk wherever one can be kept."""
+"""How functions are compiled: the options they share, what is compiled by itself, and a cache on disk.
+
+Numba optimises a function anew in everything that calls it, directly or not. Compile time is kept low by two means:
+functions that pass whole records on are inlined before they are typed, and the large ones are called by address.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import types
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from numba import njit
-from numba.core.caching import FunctionCache
+import numba
+from numba import cfunc, njit, typeof
 
-__all__ = ["FASTMATH", "entry_point", "kernel"]
+__all__ = ["FASTMATH", "NativeFunction", "driver", "inlined", "kernel"]
 
 # Multiply and add may fuse, and divisions by one number may become products. Not "reassoc": sums would be grouped as
 # the compiler likes, differently in each copy of a kernel. Not "nnan" or "ninf": comparisons with NaN would be folded
 # away, and a fit that diverged would look as if it had not.
 FASTMATH = {"contract", "nsz", "arcp"}
 
-_OPTIONS: dict[str, Any] = {"fastmath": FASTMATH, "error_model": "numpy", "nogil": True}
+_OPTIONS: dict[str, Any] = {"fastmath": FASTMATH, "error_model": "numpy"}
+_INNER_OPTIONS: dict[str, Any] = _OPTIONS | {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 logger = logging.getLogger("fastnet")
 
-# A function that other kernels call. It has no cache of its own: it lies in the cache of the entry points that use it.
-kernel = njit(**_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# A function of plain arrays and numbers, which only compiled code can call.
+kernel = njit(**_INNER_OPTIONS)
+
+# A function that takes whole records and is called from one place: it becomes a part of its caller.
+inlined = njit(**_INNER_OPTIONS, inline="always")
 
 
-def entry_point(function: Callable[..., Any]) -> Any:
-    """Compile a function that Python calls, with parallel loops, on its first call for each combination of types.
+class NativeFunction:
+    """A function that compiled code calls by address: compiled once for its types, however many functions call it.
 
-    Machine code is kept on disk where Numba finds a folder to write to (see ``NUMBA_CACHE_DIR`` in its manual).
+    It returns nothing, and leaves its results in arrays.
     """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self._function = _stamped(function)
+        self.compile = cache(self._compile)
+
+    def for_arguments(self, *arguments: Any) -> Any:
+        """What to pass to compiled code that calls it with arguments of the types of these."""
+        return self.compile(numba.types.void(*map(typeof, arguments)))
+
+    def _compile(self, signature: Any) -> Any:
+        return _with_cache(lambda **options: cfunc(signature, **_OPTIONS, **options)(self._function))
+
+
+def driver(function: Callable[..., None]) -> Any:
+    """Compile a function that Python calls, with parallel loops, on its first call for each combination of types."""
+    stamped = _stamped(function)
+    return _with_cache(lambda **options: njit(**_OPTIONS, nogil=True, parallel=True, **options)(stamped))
+
+
+def _with_cache(compile_function: Callable[..., Any]) -> Any:
+    """Keep machine code on disk, where Numba finds a folder that it may write to."""
     try:
-        dispatcher = njit(**_OPTIONS, parallel=True, cache=True)(function)
-    except RuntimeError:  # Numba found nowhere to write to
+        return compile_function(cache=True)
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):
+            raise
         _log_missing_cache()
-        return njit(**_OPTIONS, parallel=True)(function)
-    dispatcher._cache = _FolderCache(function)
-    return dispatcher
+        return compile_function()
 
 
 @cache
 def _log_missing_cache() -> None:
     logger.warning(
-        "no folder to keep compiled code in: every process compiles anew, which takes some seconds. "
-        "Set NUMBA_CACHE_DIR to a folder that can be written to"
+        "no folder to keep compiled code in, so every process compiles anew, which takes some seconds: "
+        "set NUMBA_CACHE_DIR to a folder that can be written to"
     )
 
 
-class _FolderCache(FunctionCache):
-    """Numba's cache of one function, valid as long as no file of this folder changes.
+def _stamped(function: Callable[..., None]) -> Callable[..., None]:
+    """`function` with a digest of this folder's sources among its closure variables.
 
-    Numba looks at the function's own file only, and would go on using kernels of other files as they were.
+    Numba's cache is valid as long as a function's own file and closure stay the same, and would go on using kernels of
+    the other files as they were before they were changed.
     """
-
-    def _index_key(self, signature: Any, codegen: Any) -> Any:
-        return (*super()._index_key(signature, codegen), _sources_digest())
+    code = function.__code__.replace(co_freevars=("sources_digest",))
+    closure = (types.CellType(_sources_digest()),)
+    return types.FunctionType(code, function.__globals__, function.__name__, function.__defaults__, closure)
 
 
 @cache

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from fastnet.backends.numba_backend.activations import sigmoid
-from fastnet.backends.numba_backend.compiling import kernel
+from fastnet.backends.numba_backend.compiling import inlined, kernel
 from fastnet.backends.numba_backend.layers import sample_at
 
 __all__ = ["HEAD_CODES", "OUTPUT_CODES", "TASK_CODES", "head_backward", "output_row"]
@@ -162,7 +162,7 @@ def exp_poisson(logits, y, d):
     return loss
 
 
-@kernel
+@inlined
 def head_row(head, logits, y, d):
     """Loss in nats of one sample whose targets are `y`; the gradient goes to `d`."""
     if head == SIGMOID_CROSS_ENTROPY:
@@ -190,7 +190,7 @@ def argmax(row):
     return best
 
 
-@kernel
+@inlined
 def is_correct(task, output, logits, y, p):
     """Whether the prediction for a sample with targets `y` is right; see ``fastnet.spec.Task``. `p` is scratch."""
     if task == MULTICLASS:
@@ -205,7 +205,7 @@ def is_correct(task, output, logits, y, p):
     return False
 
 
-@kernel
+@inlined
 def head_backward(network, samples, order, begin, scale, logits, outputs, d_logits):
     """Loss in nats (float64, not yet scaled) and correct predictions of the samples from position `begin` on.
 

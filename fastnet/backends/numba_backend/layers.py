@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnet.backends.numba_backend.compiling import kernel
+from fastnet.backends.numba_backend.compiling import inlined, kernel
 
 __all__ = ["first_product", "first_product_backward", "product_backward", "sample_at"]
 
@@ -18,17 +18,17 @@ def sample_at(order, position):
     return order[position] if order.size else position
 
 
-@kernel
+@inlined
 def first_product(samples, order, begin, weight, x, z):
     """``z = x @ weight`` for the B samples from position `begin` on; dense samples are left in `x`."""
     if samples.row_starts.size:
         sparse_product(samples, order, begin, weight, z)
     else:
-        load_rows(samples.x, order, begin, x)
+        load_rows(samples.bytes, order, begin, x)
         np.dot(x, weight, z)
 
 
-@kernel
+@inlined
 def first_product_backward(samples, order, begin, x, d_z, d_weight, scratch, is_first):
     """``d_weight = x.T @ d_z``, added to what is there unless `is_first`."""
     if samples.row_starts.size:
@@ -54,11 +54,15 @@ def product_backward(h, d_z, d_weight, scratch, is_first):
 
 @kernel
 def load_rows(source, order, begin, x):
-    """Copy the B samples from position `begin` on to `x`, in its dtype."""
+    """Copy the B samples from position `begin` on to `x`, from the bytes of x's dtype or of uint8."""
+    n_features = x.shape[1]
     for i in range(x.shape[0]):
         row = source[sample_at(order, begin + i)]
-        for k in range(x.shape[1]):
-            x[i, k] = row[k]
+        if row.size == n_features:
+            for k in range(n_features):
+                x[i, k] = row[k]
+        else:
+            x[i] = row.view(x.dtype)
 
 
 @kernel

@@ -28,6 +28,9 @@ _GROUP_BYTES = 2**28
 _TILE_BYTES = 2**19
 _TILE_ROWS = (64, 256)
 
+# Tiles have a multiple of this many rows, so that every part of a tile starts at a cache line.
+_ROW_MULTIPLE = 16
+
 
 def count_groups(n_rows: int, layout: ParameterLayout, itemsize: int) -> int:
     """Number of groups that a batch of `n_rows` is divided into; `itemsize` bytes make one number."""
@@ -43,4 +46,5 @@ def count_tile_rows(n_rows: int, layout: ParameterLayout, itemsize: int) -> int:
     """Most rows of a tile, for groups of at most `n_rows` rows."""
     numbers_per_row = layout.layer_sizes[0] + 3 * sum(layout.layer_sizes[1:])  # x, and z, h, d of every layer
     fewest, most = _TILE_ROWS
-    return max(1, min(n_rows, max(fewest, min(most, _TILE_BYTES // (numbers_per_row * itemsize)))))
+    rows = min(n_rows, max(fewest, min(most, _TILE_BYTES // (numbers_per_row * itemsize))))
+    return -(-rows // _ROW_MULTIPLE) * _ROW_MULTIPLE

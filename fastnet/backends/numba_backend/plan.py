@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,12 @@ from fastnet.backends.numba_backend.buffers import (
     make_state,
     read_only,
 )
-from fastnet.backends.numba_backend.entry_points import predict_rows, run_steps
+from fastnet.backends.numba_backend.drivers import predict_all, predict_share, run_steps
+from fastnet.backends.numba_backend.gradients import gradient_share
 from fastnet.backends.numba_backend.partition import count_groups, count_tile_rows
-from fastnet.backends.numba_backend.records import CodedNetwork, CodedOptimizer, GroupSums, Scratch, Steps
+from fastnet.backends.numba_backend.records import CodedNetwork, CodedOptimizer, GroupSums, Run, Scratch, Step
 from fastnet.backends.numba_backend.threads import kernel_threads
-from fastnet.backends.numba_backend.updates import GRADIENT_ONLY
+from fastnet.backends.numba_backend.updates import GRADIENT_ONLY, update_share
 from fastnet.data import Dataset
 from fastnet.errors import PlanClosedError
 from fastnet.parameters import ParameterLayout, Parameters
@@ -59,7 +60,8 @@ class NumbaPlan:
         self._state = make_state(self._network, parameters.flat, list(remembered.values()))
         self._remembered = dict(zip(remembered, (self._state.first, self._state.second), strict=False))
         self._n_updates = 0
-        self._workspace = _Workspace(self._network, self._layout, self._batch_rows, n_threads, self._flat.dtype)
+        self._workspace = self._make_workspace(self._batch_rows)
+        self._compiled = self._compile()
         self._closed = False
 
     @property
@@ -71,31 +73,46 @@ class NumbaPlan:
         """The parameters (P,), in place."""
         return self._state.flat[: self._layout.size]
 
+    def _make_workspace(self, n_rows: int) -> Workspace:
+        return make_workspace(self._network, self._layout, n_rows, self._n_threads, self._flat.dtype)
+
+    def _compile(self) -> tuple[Any, Any]:
+        """What a run calls by address, compiled or loaded for the types of this plan."""
+        network, samples, state, (_, scratch, sums) = self._network, self._samples, self._state, self._workspace
+        step, order = Step(0, 0, 0, 0.0, 0.0, 0), read_only((), np.int64)
+        return (
+            gradient_share.for_arguments(0, 0, step, network, samples, order, state.flat, scratch, sums),
+            update_share.for_arguments(0, 0, step, network, self._optimizer, state, sums.gradients),
+        )
+
     def run(self, learning_rates: Sequence[float] | NDArray, order: NDArray[np.int64] | None = None) -> StepMetrics:
         """See :meth:`fastnet.backends.interface.TrainingPlan.run`."""
         self._require_open()
-        steps = self._make_steps(np.array(learning_rates, np.float64), order, self._batch_rows)
-        self._call(self._optimizer, steps, self._workspace)
-        self._n_updates += len(steps.rates)
-        return StepMetrics(lambda: (steps.losses, steps.n_correct))
+        rates = np.array(learning_rates, np.float64)
+        run = self._call(self._optimizer, rates, order, self._batch_rows, self._workspace)
+        self._n_updates += len(rates)
+        return StepMetrics(lambda: (run.losses, run.n_correct))
 
     def loss_and_gradients(self) -> tuple[float, Parameters]:
         """See :meth:`fastnet.backends.interface.TrainingPlan.loss_and_gradients`."""
         self._require_open()
-        workspace = self._workspace
-        if self._batch_size:  # its groups are those of a batch, and this is about all samples
-            workspace = _Workspace(
-                self._network, self._layout, self._n_samples, self._n_threads, self._flat.dtype
-            )
-        steps = self._make_steps(np.zeros(1), None, self._n_samples)
-        self._call(CodedOptimizer(GRADIENT_ONLY), steps, workspace)
-        return float(steps.losses[0]), Parameters(self._layout, self._state.gradient[: self._layout.size].copy())
+        # That of a batch has too little room where the whole dataset is divided into more groups.
+        workspace = self._make_workspace(self._n_samples) if self._batch_size else self._workspace
+        run = self._call(CodedOptimizer(GRADIENT_ONLY), np.zeros(1), None, self._n_samples, workspace)
+        return float(run.losses[0]), Parameters(self._layout, self._state.gradient[: self._layout.size].copy())
 
-    def _make_steps(self, rates: NDArray[np.float64], order: NDArray[np.int64] | None, batch_rows: int) -> Steps:
-        n_steps = len(rates)
-        last_rows = batch_rows if order is None else len(order) - (n_steps - 1) * batch_rows
+    def _call(
+        self,
+        optimizer: CodedOptimizer,
+        rates: NDArray[np.float64],
+        order: NDArray[np.int64] | None,
+        batch_rows: int,
+        workspace: _Workspace,
+    ) -> Run:
+        """Make ``len(rates)`` steps of `batch_rows` samples each; the last may have fewer."""
+        last_rows = batch_rows if order is None else len(order) - (len(rates) - 1) * batch_rows
         itemsize = self._flat.itemsize
-        return Steps(
+        run = Run(
             order=read_only(() if order is None else order, np.int64),
             stride=0 if order is None else batch_rows,
             batch_rows=batch_rows,
@@ -103,22 +120,15 @@ class NumbaPlan:
             n_groups_last=count_groups(last_rows, self._layout, itemsize),
             first_update=self._n_updates + 1,
             rates=rates,
-            losses=np.empty(n_steps),
-            n_correct=np.empty(n_steps, np.int64),
+            losses=np.empty(len(rates)),
+            n_correct=np.empty(len(rates), np.int64),
         )
-
-    def _call(self, optimizer: CodedOptimizer, steps: Steps, workspace: _Workspace) -> None:
-        with kernel_threads(workspace.n_workers):
+        n_workers, scratch, sums = workspace
+        with kernel_threads(n_workers):
             run_steps(
-                self._network,
-                self._samples,
-                optimizer,
-                self._state,
-                workspace.scratch,
-                workspace.sums,
-                steps,
-                workspace.n_workers,
+                *self._compiled, self._network, self._samples, optimizer, self._state, scratch, sums, run, n_workers
             )
+        return run
 
     def read_parameters(self) -> Parameters:
         """See :meth:`fastnet.backends.interface.TrainingPlan.read_parameters`."""
@@ -159,30 +169,35 @@ class NumbaPlan:
             raise PlanClosedError("this training plan is closed: make a new one with plan_training")
 
 
-class _Workspace:
-    """Memory and workers for batches of up to `n_rows` rows."""
+class Workspace(NamedTuple):
+    """Workers, and the memory that they need for batches of up to some number of rows."""
 
+    n_workers: int
     scratch: Scratch
     sums: GroupSums
 
-    def __init__(
-        self, network: CodedNetwork, layout: ParameterLayout, n_rows: int, n_threads: int, dtype: np.dtype
-    ) -> None:
-        n_groups = count_groups(n_rows, layout, dtype.itemsize)
-        tile_rows = count_tile_rows(-(-n_rows // n_groups), layout, dtype.itemsize)
-        self.n_workers = min(n_threads, n_groups)
-        self.scratch = make_scratch(network, tile_rows, self.n_workers, dtype)
-        self.sums = make_group_sums(network, n_groups, dtype)
+
+def make_workspace(
+    network: CodedNetwork, layout: ParameterLayout, n_rows: int, n_threads: int, dtype: np.dtype
+) -> Workspace:
+    """Workspace for batches of up to `n_rows` rows. No more workers than groups, so that each has some."""
+    n_groups = count_groups(n_rows, layout, dtype.itemsize)
+    n_workers = min(n_threads, n_groups)
+    tile_rows = count_tile_rows(-(-n_rows // n_groups), layout, dtype.itemsize)
+    return Workspace(
+        n_workers, make_scratch(network, tile_rows, n_workers, dtype), make_group_sums(network, n_groups, dtype)
+    )
 
 
 def predict(network: NetworkSpec, parameters: Parameters, x: Any, n_threads: int) -> NDArray:
     """Outputs (N, C) for x (N, D), dense or CSR."""
     n_samples, dtype = x.shape[0], network.numpy_dtype
     n_workers = min(n_threads, count_groups(n_samples, parameters.layout, dtype.itemsize))
-    coded = code_network(network)
+    coded, samples, order = code_network(network), code_samples(network, x), read_only((), np.int64)
     scratch = make_scratch(coded, count_tile_rows(n_samples, parameters.layout, dtype.itemsize), n_workers, dtype)
-    outputs = np.empty((n_samples, network.n_outputs), dtype)
     flat = make_state(coded, parameters.flat, []).flat
+    outputs = np.empty((n_samples, network.n_outputs), dtype)
+    share = predict_share.for_arguments(0, 0, coded, samples, order, flat, scratch, outputs)
     with kernel_threads(n_workers):
-        predict_rows(coded, code_samples(network, x), read_only((), np.int64), flat, scratch, outputs, n_workers)
+        predict_all(share, coded, samples, order, flat, scratch, outputs, n_workers)
     return outputs

@@ -12,13 +12,23 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LAYER_DTYPE", "CodedNetwork", "CodedOptimizer", "GroupSums", "OptimizerState", "Samples", "Scratch", "Steps"]
+__all__ = [
+    "LAYER_DTYPE",
+    "CodedNetwork",
+    "CodedOptimizer",
+    "GroupSums",
+    "OptimizerState",
+    "Run",
+    "Samples",
+    "Scratch",
+    "Step",
+]
 
 
-# One layer, in the table of a network. Offsets count numbers: `weight` and `bias` in the flat buffer, `column` along the
-# activations of all layers of one sample, those of the layers below coming first.
+# A layer's sizes, where its weight and bias start in the flat buffer, where its z, h and d start in a tile (see
+# ``gradients.py``, in columns: times the rows of a tile), and its activation's code.
 LAYER_DTYPE = np.dtype(
-    [(name, np.int64) for name in ("fan_in", "fan_out", "weight", "bias", "column", "activation")], align=True
+    [(name, np.int64) for name in ("fan_in", "fan_out", "weight", "bias", "z", "h", "d", "activation")]
 )
 
 
@@ -30,7 +40,7 @@ class CodedNetwork(NamedTuple):
     """
 
     layers: NDArray  # (L,) of LAYER_DTYPE
-    width: int  # O of all layers together
+    n_columns: int  # of a tile
     output: int
     head: int
     task: int
@@ -53,12 +63,15 @@ class CodedOptimizer(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Data as `fastnet.data.Dataset` has it; what there is none of is an empty array."""
+    """Data as `fastnet.data.Dataset` has it, each array read-only; what there is none of is an empty array.
 
-    x: NDArray  # (N, D) uint8 or the network's dtype; empty for CSR
+    Dense samples are rows of bytes, so that one compilation reads them as uint8 or as the network's dtype.
+    """
+
+    bytes: NDArray  # (N, D) of uint8, or (N, D * itemsize) of the network's dtype; empty for CSR
     values: NDArray  # CSR
     columns: NDArray  # CSR, int32
-    row_starts: NDArray  # CSR, (N + 1,) int64
+    row_starts: NDArray  # CSR, (N + 1,) int64; empty for dense samples
     labels: NDArray  # (N,) int32
     targets: NDArray  # (N, C)
     weights: NDArray  # (N,)
@@ -75,7 +88,7 @@ class OptimizerState(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Working memory for one tile, a row for each worker; see ``gradients.py`` for what lies where."""
+    """A tile and a weight gradient for each worker; see ``gradients.py`` for what lies where."""
 
     memory: NDArray  # (K, ...)
     tile_rows: int
@@ -89,7 +102,7 @@ class GroupSums(NamedTuple):
     n_correct: NDArray  # (G,) int64
 
 
-class Steps(NamedTuple):
+class Run(NamedTuple):
     """The steps of one run. Positions count along `order`, or along the samples where `order` is empty."""
 
     order: NDArray  # int64
@@ -97,7 +110,18 @@ class Steps(NamedTuple):
     batch_rows: int
     n_groups: int
     n_groups_last: int  # of the last step, whose batch may be shorter
-    first_update: int  # number of updates when the first step is done
+    first_update: int  # number of updates once the first step is done
     rates: NDArray  # (S,) float64
     losses: NDArray  # (S,) float64, written
     n_correct: NDArray  # (S,) int64, written
+
+
+class Step(NamedTuple):
+    """One of them."""
+
+    begin: int  # positions [begin, end)
+    end: int
+    n_groups: int
+    scale: float  # from the sum of weighted losses to the objective
+    rate: float
+    n_updates: int  # once it is done

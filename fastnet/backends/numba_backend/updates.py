@@ -10,23 +10,23 @@ from __future__ import annotations
 
 import math
 
-from fastnet.backends.numba_backend.compiling import kernel
+from fastnet.backends.numba_backend.compiling import NativeFunction, inlined, kernel
 
-__all__ = ["ADAM", "CHUNK", "GRADIENT_ONLY", "MOMENTUM", "NESTEROV", "SGD", "update_chunk"]
+__all__ = ["ADAM", "CHUNK", "GRADIENT_ONLY", "MOMENTUM", "NESTEROV", "PLAIN_SGD", "update_share"]
 
-GRADIENT_ONLY, SGD, MOMENTUM, NESTEROV, ADAM = range(5)
+GRADIENT_ONLY, PLAIN_SGD, MOMENTUM, NESTEROV, ADAM = range(5)
 
 # Parameters that are taken through all passes of an update together: few enough that a chunk of the parameters, of the
 # gradient and of both moments stays in the innermost cache, and enough to be worth handing to a thread.
 CHUNK = 2048
 
 
-@kernel
+@inlined
 def sgd_update(optimizer, state, rate, begin, end):
     """``v = momentum v - rate g``; the step is v, or ``momentum v - rate g`` with the new v for Nesterov."""
     flat, gradient, velocity = state.flat, state.gradient, state.first
     rate, momentum = flat.dtype.type(rate), flat.dtype.type(optimizer.momentum)
-    if optimizer.kind == SGD:
+    if optimizer.kind == PLAIN_SGD:
         for p in range(begin, end):
             flat[p] -= rate * gradient[p]
     elif optimizer.kind == MOMENTUM:
@@ -45,24 +45,24 @@ def adam_rate(optimizer, rate, n_updates):
     return rate * math.sqrt(1.0 - optimizer.beta_2**n_updates) / (1.0 - optimizer.beta_1**n_updates)
 
 
-@kernel
-def adam_update(network, optimizer, state, rate, n_updates, begin, end):
+@inlined
+def adam_update(network, optimizer, state, step, begin, end):
     """``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g ** 2``; the step is ``-rate_t m / (sqrt(v) + epsilon)``."""
     flat, gradient, m, v = state.flat, state.gradient, state.first, state.second
     real = flat.dtype.type
     beta_1, beta_2 = real(optimizer.beta_1), real(optimizer.beta_2)
     rest_1, rest_2 = real(1.0 - optimizer.beta_1), real(1.0 - optimizer.beta_2)
-    epsilon, step = real(optimizer.epsilon), real(adam_rate(optimizer, rate, n_updates))
-    decay = real(rate * optimizer.weight_decay)
+    epsilon, rate = real(optimizer.epsilon), real(adam_rate(optimizer, step.rate, step.n_updates))
+    decay = real(step.rate * optimizer.weight_decay)
     for p in range(begin, min(end, network.n_weights)):
         flat[p] -= decay * flat[p]
     for p in range(begin, end):
         m[p] = beta_1 * m[p] + rest_1 * gradient[p]
         v[p] = beta_2 * v[p] + rest_2 * (gradient[p] * gradient[p])
-        flat[p] -= step * m[p] / (math.sqrt(v[p]) + epsilon)
+        flat[p] -= rate * m[p] / (math.sqrt(v[p]) + epsilon)
 
 
-@kernel
+@inlined
 def add_groups(network, state, gradients, n_groups, begin, end):
     """Gradient of the objective, the l2 penalty included, from those of the groups, in their order.
 
@@ -85,12 +85,15 @@ def add_groups(network, state, gradients, n_groups, begin, end):
     return squares
 
 
-def update_chunk(chunk, rate, n_updates, network, optimizer, state, gradients, n_groups):
-    """Make the update of one chunk of parameters, and leave its sum of squared weights in ``state.penalties``."""
-    begin = chunk * CHUNK
-    end = min(begin + CHUNK, network.n_parameters)
-    state.penalties[chunk] = add_groups(network, state, gradients, n_groups, begin, end)
-    if optimizer.kind == ADAM:
-        adam_update(network, optimizer, state, rate, n_updates, begin, end)
-    elif optimizer.kind != GRADIENT_ONLY:
-        sgd_update(optimizer, state, rate, begin, end)
+@NativeFunction
+def update_share(worker, n_workers, step, network, optimizer, state, gradients):
+    """One worker's chunks of the parameters; the sum of squared weights of each goes to ``state.penalties``."""
+    n_chunks = state.penalties.size
+    for chunk in range(worker * n_chunks // n_workers, (worker + 1) * n_chunks // n_workers):
+        begin = chunk * CHUNK
+        end = min(begin + CHUNK, network.n_parameters)
+        state.penalties[chunk] = add_groups(network, state, gradients, step.n_groups, begin, end)
+        if optimizer.kind == ADAM:
+            adam_update(network, optimizer, state, step, begin, end)
+        elif optimizer.kind != GRADIENT_ONLY:
+            sgd_update(optimizer, state, step.rate, begin, end)

@@ -1,0 +1,244 @@
+"""Checkpoints: a fit that was stopped or killed, and resumed, ends with the same bits as one that never was."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from fastnet import (
+    SGD,
+    Adam,
+    AdamW,
+    Callback,
+    Checkpoint,
+    CosineDecay,
+    EarlyStopping,
+    FileFormatError,
+    Network,
+    persistence,
+)
+from fastnet.training import TrainingRun
+
+generator = np.random.default_rng(0)
+X = generator.normal(size=(80, 4)).astype(np.float32)
+LABELS = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
+WEIGHT = generator.random(80)
+
+
+def classifier(**options):
+    return Network([4, 8, 3], **{"backend": "numpy", "seed": 0} | options)
+
+
+def flat(net):
+    return np.concatenate([array.ravel() for array in [*net.weights, *net.biases]])
+
+
+def record(history):
+    """All that a history must share with that of an uninterrupted run."""
+    return dataclasses.asdict(history) | {"seconds": None}
+
+
+class InterruptAt(Callback):
+    """Ctrl-C at a round, before its checkpoint is written."""
+
+    def __init__(self, round_number):
+        self._left = round_number
+
+    def on_round_end(self, run):
+        self._left -= 1
+        if self._left == 0:
+            raise KeyboardInterrupt
+
+
+FITS = {
+    "full-batch": {"optimizer": SGD(0.3), "n_steps": 60, "validate_every": 7},
+    "momentum": {"optimizer": SGD(0.1, momentum=0.9, nesterov=True), "n_epochs": 8, "batch_size": 30},
+    "adam": {"optimizer": Adam(0.01), "n_epochs": 8, "batch_size": 16},
+    "adamw-cosine": {"optimizer": AdamW(CosineDecay(0.05)), "n_epochs": 8, "batch_size": 16},
+    "weighted": {"optimizer": Adam(0.01), "n_epochs": 8, "batch_size": 7, "sample_weight": WEIGHT},
+    "validated": {"optimizer": Adam(0.01), "n_epochs": 8, "batch_size": 16, "validation_fraction": 0.25},
+    "ends-within-an-epoch": {"optimizer": Adam(0.01), "n_steps": 33, "batch_size": 16},
+}
+
+
+@pytest.mark.parametrize("case", FITS)
+def test_a_resumed_fit_ends_with_the_same_bits(case, tmp_path):
+    path, expected = tmp_path / "fit", classifier()
+    uninterrupted = expected.fit(X, LABELS, **FITS[case])
+    for stopped_in_round in range(2, 8):
+        first = classifier()
+        callbacks = [Checkpoint(path, every_seconds=0), InterruptAt(stopped_in_round)]
+        assert first.fit(X, LABELS, **FITS[case], callbacks=callbacks).stop_reason == "interrupted"
+        resumed = classifier()
+        history = resumed.fit(X, LABELS, **FITS[case], resume_from=path)
+        np.testing.assert_array_equal(flat(resumed), flat(expected))
+        assert record(history) == record(uninterrupted)
+
+
+def test_a_resumed_fit_ends_with_the_same_bits_on_every_backend(backend_name, tmp_path):
+    fit = {"optimizer": Adam(0.01), "n_epochs": 6, "batch_size": 16}
+    expected, first, resumed = (classifier(backend=backend_name) for _ in range(3))
+    expected.fit(X, LABELS, **fit)
+    first.fit(X, LABELS, **fit, callbacks=[Checkpoint(tmp_path / "fit", every_seconds=0), InterruptAt(4)])
+    resumed.fit(X, LABELS, **fit, resume_from=tmp_path / "fit")
+    np.testing.assert_array_equal(flat(resumed), flat(expected))
+
+
+@pytest.mark.parametrize("stopped_in_round", [2, 5, 8])
+def test_early_stopping_goes_on_where_it_was(stopped_in_round, tmp_path):
+    noise = np.random.default_rng(1).integers(0, 3, 80)
+    fit = {"optimizer": SGD(0.5), "n_epochs": 100, "batch_size": 16, "validation_fraction": 0.3}
+    expected, first, resumed = classifier(), classifier(), classifier()
+    uninterrupted = expected.fit(X, noise, **fit, callbacks=[EarlyStopping(patience=8)])
+    assert 9 < len(uninterrupted.validation_loss) < 100, "it neither stops at once nor never"
+    interrupt = [
+        Checkpoint(tmp_path / "fit", every_seconds=0),
+        InterruptAt(stopped_in_round),
+        EarlyStopping(patience=8),
+    ]
+    first.fit(X, noise, **fit, callbacks=interrupt)
+    stopping = EarlyStopping(patience=8)
+    history = resumed.fit(X, noise, **fit, callbacks=[stopping], resume_from=tmp_path / "fit")
+    np.testing.assert_array_equal(flat(resumed), flat(expected))
+    assert record(history) == record(uninterrupted)
+    assert stopping.best == min(uninterrupted.validation_loss)
+
+
+def test_resuming_again_and_again_changes_nothing(tmp_path):
+    path, fit = tmp_path / "fit", FITS["adam"]
+    expected = classifier()
+    expected.fit(X, LABELS, **fit)
+    for _ in range(5):
+        net = classifier()
+        callbacks = [Checkpoint(path, every_seconds=0), InterruptAt(3)]
+        history = net.fit(X, LABELS, **fit, callbacks=callbacks, resume_from=path if path.exists() else None)
+    assert history.stop_reason == "completed"
+    np.testing.assert_array_equal(flat(net), flat(expected))
+
+
+def test_a_finished_fit_is_not_trained_again(tmp_path):
+    fit, net, again = FITS["adam"], classifier(), classifier(seed=0)
+    history = net.fit(X, LABELS, **fit, callbacks=[Checkpoint(tmp_path / "fit", every_seconds=1e9)])
+    resumed = again.fit(X, LABELS, **fit, resume_from=tmp_path / "fit")
+    np.testing.assert_array_equal(flat(again), flat(net))
+    assert record(resumed) == record(history)
+
+
+def test_more_steps_may_be_asked_for(tmp_path):
+    longer = FITS["adam"] | {"n_epochs": 13}
+    expected, net = classifier(), classifier()
+    classifier().fit(X, LABELS, **FITS["adam"], callbacks=[Checkpoint(tmp_path / "fit")])
+    uninterrupted = expected.fit(X, LABELS, **longer)
+    history = net.fit(X, LABELS, **longer, resume_from=tmp_path / "fit")
+    np.testing.assert_array_equal(flat(net), flat(expected))
+    assert record(history) == record(uninterrupted)
+
+
+def test_the_epochs_of_earlier_fits_count(tmp_path):
+    """A second fit has orders of its own: its checkpoint must know that it was the second, and so must a third."""
+    fit = FITS["adam"]
+    expected, net = classifier(), classifier()
+    for _ in range(3):
+        expected.fit(X, LABELS, **fit)
+    first = classifier()
+    first.fit(X, LABELS, **fit)
+    first.fit(X, LABELS, **fit, callbacks=[Checkpoint(tmp_path / "fit", every_seconds=0), InterruptAt(4)])
+    net.fit(X, LABELS, **fit, resume_from=tmp_path / "fit")
+    net.fit(X, LABELS, **fit)
+    np.testing.assert_array_equal(flat(net), flat(expected))
+
+
+def test_callbacks_of_ones_own_keep_their_state(tmp_path):
+    class Counter(Callback):
+        rounds = 0
+
+        def on_round_end(self, run):
+            self.rounds += 1
+
+        def read_state(self):
+            return {"rounds": np.array(self.rounds)}
+
+        def write_state(self, state):
+            self.rounds = int(state["rounds"])
+
+    counter = Counter()
+    classifier().fit(X, LABELS, **FITS["adam"], callbacks=[Counter(), Checkpoint(tmp_path / "fit", 0), InterruptAt(5)])
+    classifier().fit(X, LABELS, **FITS["adam"], callbacks=[counter], resume_from=tmp_path / "fit")
+    assert counter.rounds == 8
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    classifier().fit(X, LABELS, **FITS["adam"], callbacks=[Checkpoint(tmp_path / "fit", 0), InterruptAt(4)])
+    return tmp_path / "fit"
+
+
+@pytest.mark.parametrize(
+    ("difference", "net", "x", "fit"),
+    [
+        ("network", {"l2": 0.1}, X, {}),
+        ("network", {"dtype": "float64"}, X, {}),
+        ("network", {"activation": "tanh"}, X, {}),
+        ("seed", {"seed": 1}, X, {}),
+        ("optimizer", {}, X, {"optimizer": Adam(0.02)}),
+        ("optimizer", {}, X, {"optimizer": AdamW(0.01)}),
+        ("batch_size", {}, X, {"batch_size": 20}),
+        ("batch_size", {}, X, {"batch_size": None}),
+        ("shuffle", {}, X, {"shuffle": False}),
+        ("data", {}, X + 1e-6, {}),
+        ("data", {}, sparse.csr_array(X), {}),
+        ("data", {}, X, {"sample_weight": WEIGHT}),
+        ("callbacks", {}, X, {"callbacks": [EarlyStopping()]}),
+    ],
+)
+def test_the_checkpoint_of_another_fit_is_refused_and_the_difference_told(checkpoint, difference, net, x, fit):
+    resumed = classifier(**net)
+    before = flat(resumed)
+    with pytest.raises(FileFormatError, match=f"another fit, which differs in its .*{difference}"):
+        resumed.fit(x, LABELS, **FITS["adam"] | fit, resume_from=checkpoint)
+    np.testing.assert_array_equal(flat(resumed), before)
+
+
+def test_fewer_steps_than_are_done_are_refused(checkpoint):
+    with pytest.raises(FileFormatError, match="15 steps are done already, and 5 were asked for"):
+        classifier().fit(X, LABELS, **FITS["adam"] | {"n_epochs": 1}, resume_from=checkpoint)
+
+
+def test_damage_is_told_and_leaves_the_network_as_it_was(checkpoint):
+    body = checkpoint.read_bytes()
+    net, expected = classifier(), classifier()
+    cut = [body[:length] for length in range(0, len(body), 301)]
+    flipped = [body[:at] + bytes([body[at] ^ 0x10]) + body[at + 1 :] for at in range(0, len(body), 97)]
+    for damaged in cut + flipped:
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(FileFormatError, match="fit: "):
+            net.fit(X, LABELS, **FITS["adam"], resume_from=checkpoint)
+    net.save(checkpoint)
+    with pytest.raises(FileFormatError, match=r"this is a 'fastnet\.network/1' file"):
+        net.fit(X, LABELS, **FITS["adam"], resume_from=checkpoint)
+    np.testing.assert_array_equal(flat(net), flat(expected))
+    for each in (net, expected):
+        each.fit(X, LABELS, **FITS["adam"])
+    np.testing.assert_array_equal(flat(net), flat(expected))
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_fit_and_leaves_the_last_one(checkpoint, monkeypatch):
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    before = checkpoint.read_bytes()
+    monkeypatch.setattr(persistence.os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        classifier().fit(X, LABELS, **FITS["adam"], callbacks=[Checkpoint(checkpoint)])
+    assert checkpoint.read_bytes() == before
+
+
+@pytest.mark.parametrize(("every_seconds", "steps"), [(0, [*range(5, 41, 5)]), (1e9, [5, 40])])
+def test_checkpoints_are_written_as_often_as_asked_and_at_the_end(every_seconds, steps, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(TrainingRun, "save_checkpoint", lambda run, path: written.append(run.step))
+    classifier().fit(X, LABELS, **FITS["adam"], callbacks=[Checkpoint(tmp_path / "fit", every_seconds)])
+    assert written == steps
