@@ -47,8 +47,10 @@ def test_measuring_and_reporting(tmp_path):
     assert "| **fastnet numpy** |" in text
     assert "| NumPy script, float64 |" in text
     assert "Not here: scikit-learn, as scikit-learn's networks always have biases." in text
-    for private in (os.uname().nodename, str(ROOT), str(Path.home())):
-        assert private not in text + described.read_text(encoding="utf-8")
+    written = described.read_text(encoding="utf-8")
+    assert set(json.loads(written)["machine"]) == {"system", "processor", "n_cpus", "python", "versions"}
+    for private in (str(ROOT), str(Path.home()), str(tmp_path)):
+        assert private not in text + written
 
 
 @pytest.fixture

@@ -65,6 +65,8 @@ def evaluate(
         raise DataError(
             f"{data}: has {net.spec.n_features} columns, all of them features: name the target with --target"
         )
+    if net.classes is not None and net.classes.dtype.kind == "U":
+        targets = targets.astype(str)  # numbers that do not count from 0 were trained on as strings
     figures = net.evaluate(samples, targets)
     if as_json:
         click.echo(json.dumps(figures))

@@ -8,6 +8,9 @@ The formulas are those of :mod:`fastnet.reference`, where their sources stand.
 # Constants take the type of what they meet, ``type(z)(1)``: a plain 1 or 0.5 would turn float32 into float64.
 # The choice of activation stands outside the loop over a row, so that the compiler can vectorise each of them.
 
+# Kernels get their types from Numba:
+# mypy: allow-untyped-defs, allow-untyped-calls
+
 from __future__ import annotations
 
 import math
@@ -37,7 +40,7 @@ _DENSITY_AT_ZERO = math.sqrt(0.5 / math.pi)
 @kernel
 def relu(z):
     zero = type(z)(0)
-    return zero if z < zero else z  # NaN stays NaN
+    return zero if z < zero else z  # noqa: FURB136, NaN must stay NaN
 
 
 @kernel
@@ -48,6 +51,7 @@ def relu_backward(d_h, z):
 
 @kernel
 def sigmoid(z):
+    """``1 / (1 + exp(-z))``, without overflow on either side."""
     zero, one = type(z)(0), type(z)(1)
     e = math.exp(-abs(z))
     return (one if z >= zero else e) / (one + e)

@@ -116,7 +116,8 @@ def make_state(network: CodedNetwork, flat: NDArray, remembered: list[NDArray]) 
     own = _aligned_rows(2, _buffer_size(network), flat.dtype)
     own[:] = 0
     own[0, : flat.size] = flat
-    first, second, *_ = [*remembered, *[np.empty(0, flat.dtype)] * 2]
+    nothing = np.empty(0, flat.dtype)
+    first, second = [*remembered, nothing, nothing][:2]
     n_chunks = -(-network.n_parameters // CHUNK)
     return OptimizerState(own[0], own[1], first, second, penalties=np.zeros(n_chunks))
 

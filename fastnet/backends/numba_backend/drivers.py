@@ -5,6 +5,9 @@
 # parameters, never to a worker, so their number changes no result. One worker alone enters no parallel region, which
 # can take longer than a small step; it calls the same machine code.
 
+# Kernels get their types from Numba:
+# mypy: allow-untyped-defs, allow-untyped-calls
+
 from __future__ import annotations
 
 import numpy as np
@@ -21,7 +24,7 @@ __all__ = ["predict_all", "predict_share", "run_steps"]
 
 @inlined
 def mean_scale(network, samples, order, begin, end):
-    """What turns the sum of weighted losses into the objective; 1 where all weights are zero, as all losses then are."""
+    """What turns the sum of weighted losses into the objective; 1 where all weights, and so all losses, are zero."""
     if not network.is_mean:
         return 1.0
     if not samples.weights.size:
@@ -35,7 +38,7 @@ def mean_scale(network, samples, order, begin, end):
 @driver
 def run_steps(gradient_share, update_share, network, samples, optimizer, state, scratch, sums, run, n_workers):
     """Make all steps of a run: the gradients of groups of rows, then the updates of chunks of parameters."""
-    n_positions = run.order.size if run.order.size else run.batch_rows
+    n_positions = run.order.size or run.batch_rows
     for i in range(run.rates.size):
         begin = i * run.stride
         end = min(begin + run.batch_rows, n_positions)

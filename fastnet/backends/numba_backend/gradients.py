@@ -5,6 +5,9 @@
 # d (B, O), the gradient of the objective with respect to z. They lie one after the other in the memory of a worker,
 # with room for the rows of the largest tile; a weight gradient (I, O) follows. flat (P,) are all parameters.
 
+# Kernels get their types from Numba:
+# mypy: allow-untyped-defs, allow-untyped-calls
+
 from __future__ import annotations
 
 import numpy as np

@@ -6,6 +6,9 @@ The formulas are those of :mod:`fastnet.reference`.
 # Legend: B rows of a tile, N samples, C outputs. logits, p, y, d (C,): one sample's logits, outputs, targets, and the
 # gradient of its loss with respect to the logits. Constants take the type of what they meet, as in activations.py.
 
+# Kernels get their types from Numba:
+# mypy: allow-untyped-defs, allow-untyped-calls
+
 from __future__ import annotations
 
 import math
@@ -55,8 +58,7 @@ def exponentials(logits, e):
     """``e = exp(logits - max(logits))``; returns the sum and the maximum. A NaN makes the sum NaN."""
     largest = logits[0]
     for j in range(1, logits.size):
-        if logits[j] > largest:
-            largest = logits[j]
+        largest = max(largest, logits[j])
     total = type(largest)(0)
     for j in range(logits.size):
         e[j] = math.exp(logits[j] - largest)
@@ -102,7 +104,7 @@ def sigmoid_cross_entropy(logits, y, d):
     loss = zero
     for j in range(d.size):
         z = logits[j]
-        loss += (zero if z < zero else z) - z * y[j] + math.log1p(math.exp(-abs(z)))
+        loss += max(z, zero) - z * y[j] + math.log1p(math.exp(-abs(z)))
         d[j] = sigmoid(z) - y[j]
     return loss
 
@@ -198,10 +200,10 @@ def is_correct(task, output, logits, y, p):
     if task == MULTILABEL:
         output_row(output, logits, p)
         half = type(logits[0])(0.5)
+        n_right = 0
         for j in range(p.size):
-            if (p[j] > half) != (y[j] > half):
-                return False
-        return True
+            n_right += (p[j] > half) == (y[j] > half)
+        return n_right == p.size
     return False
 
 

@@ -3,6 +3,9 @@
 # Legend: B rows of a tile, D features, I fan-in, O fan-out. x (B, D) samples, z (B, O), d_z like it, weight (I, O).
 # A position is an index into `order`, or into the samples where `order` is empty.
 
+# Kernels get their types from Numba:
+# mypy: allow-untyped-defs, allow-untyped-calls
+
 from __future__ import annotations
 
 import numpy as np

@@ -107,7 +107,7 @@ class NumbaPlan:
         rates: NDArray[np.float64],
         order: NDArray[np.int64] | None,
         batch_rows: int,
-        workspace: _Workspace,
+        workspace: Workspace,
     ) -> Run:
         """Make ``len(rates)`` steps of `batch_rows` samples each; the last may have fewer."""
         last_rows = batch_rows if order is None else len(order) - (len(rates) - 1) * batch_rows

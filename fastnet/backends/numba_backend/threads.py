@@ -11,7 +11,10 @@ from typing import Any
 
 import numba
 
-__all__ = ["kernel_threads", "resolve_thread_count"]
+__all__ = ["kernel_threads", "resolve_thread_count", "threading_layers"]
+
+# What Numba made of the environment when it was imported; type checkers do not see it.
+_numba_config: Any = numba.config
 
 logger = logging.getLogger("fastnet")
 
@@ -21,7 +24,7 @@ _workqueue_lock = threading.Lock()
 
 def resolve_thread_count(n_threads: int | None) -> int:
     """Number of threads to use: what was asked for, and no more than Numba was started with."""
-    limit: int = numba.config.NUMBA_NUM_THREADS
+    limit: int = _numba_config.NUMBA_NUM_THREADS
     if n_threads is not None and n_threads > limit:
         _log_thread_limit(n_threads, limit)
     return min(n_threads or limit, limit)
@@ -37,9 +40,15 @@ def _log_thread_limit(n_threads: int, limit: int) -> None:
     )
 
 
+def threading_layers() -> tuple[str, ...]:
+    """Names of the libraries that may run Numba's threads, in the order in which it tries to load them."""
+    asked_for = _numba_config.THREADING_LAYER
+    return tuple(_numba_config.THREADING_LAYER_PRIORITY) if asked_for == "default" else (asked_for,)
+
+
 @contextmanager
 def kernel_threads(n_workers: int) -> Iterator[None]:
-    """Around a call of an entry point: `n_workers` Numba threads, each of which calls BLAS with one thread."""
+    """Around a call of a driver: `n_workers` Numba threads, each of which calls BLAS with one thread."""
     with _single_threaded_blas:
         if n_workers == 1:
             yield
@@ -47,7 +56,8 @@ def kernel_threads(n_workers: int) -> Iterator[None]:
         previous = numba.get_num_threads()  # which also makes Numba settle on a threading layer
         numba.set_num_threads(n_workers)
         try:
-            with _workqueue_lock if numba.threading_layer() == "workqueue" else nullcontext():
+            layer = numba.threading_layer()  # type: ignore[attr-defined]  # public, though not in numba.__all__
+            with _workqueue_lock if layer == "workqueue" else nullcontext():
                 yield
         finally:
             numba.set_num_threads(previous)

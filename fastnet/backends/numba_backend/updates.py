@@ -3,8 +3,11 @@
 The formulas are those of :mod:`fastnet.reference`.
 """
 
-# Legend: P parameters, M weights among them (they come first), G groups of rows. Arrays (P,): flat parameters, gradient,
-# velocity, first and second moment.
+# Legend: P parameters, of which the weights come first; G groups of rows. flat parameters, gradient, velocity, and the
+# moments m and v are (P,), gradients of the groups (G, P).
+
+# Kernels get their types from Numba:
+# mypy: allow-untyped-defs, allow-untyped-calls
 
 from __future__ import annotations
 
