@@ -56,6 +56,6 @@ class History:
         return f"History(n_steps={self.n_steps}{last}, seconds={self.seconds:.3g}, backend_name={self.backend_name!r})"
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw loss and accuracy; returns matplotlib Axes. Needs ``pip install 'fastnet[plot]'``."""
+        """Draw loss and accuracy on `ax`, or on a new figure; returns a list of Axes. matplotlib is an extra."""
         # By name, as backends are: pictures stand above the model, which works without them.
         return importlib.import_module("fastnet.plotting").plot_history(self, ax)

@@ -18,7 +18,15 @@ from fastnet.datasets import Table
 from fastnet.errors import DataError, MissingPackageError
 from fastnet.history import History
 from fastnet.network import Network
-from fastnet.plotting import plot_boundary, plot_confusion, plot_history, plot_images, plot_predictions, save_pictures
+from fastnet.plotting import (
+    history_figure,
+    plot_boundary,
+    plot_confusion,
+    plot_history,
+    plot_images,
+    plot_predictions,
+    save_pictures,
+)
 
 
 def curves_of(ax):
@@ -51,7 +59,7 @@ def test_curves_of_mini_batches_count_epochs():
     history = History(
         loss=[1.0, 0.5, 0.05], steps_per_entry=8, n_steps=24, validation_loss=[0.9, 0.4], validation_steps=[8, 24]
     )
-    (ax,) = plot_history(history)  # nothing to count: one panel
+    (ax,) = history_figure(history).axes  # nothing to count: one panel
     assert curves_of(ax) == {"training": ([1, 2, 3], history.loss), "held out": ([1, 3], [0.9, 0.4])}
     assert ax.get_xlabel() == "epoch"
     assert ax.get_yscale() == "log"  # down to a tenth and below
@@ -59,7 +67,7 @@ def test_curves_of_mini_batches_count_epochs():
 
 @pytest.mark.parametrize("loss", [[1.0, 0.0], [1.0, -0.5]])
 def test_no_logarithm_of_what_is_not_positive(loss):
-    assert plot_history(History(loss=loss))[0].get_yscale() == "linear"
+    assert history_figure(History(loss=loss)).axes[0].get_yscale() == "linear"
 
 
 def test_curves_on_axes_that_are_given():
@@ -319,18 +327,32 @@ def test_pictures_go_nowhere_they_cannot(tmp_path):
 
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'fastnet\[plot\]'"):
-        plot_history(History(loss=[1.0]))
+    for name, draw in (("matplotlib.pyplot", plot_history), ("matplotlib.figure", history_figure)):
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(MissingPackageError, match=r"pip install 'fastnet\[plot\]'"):
+            draw(History(loss=[1.0]))
 
 
-def test_pyplot_is_left_alone():
+def test_a_history_plots_where_pyplot_shows_it():
+    script = """
+import matplotlib
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from fastnet.history import History
+axes = History(loss=[1.0, 0.5], accuracy=[0.1, 0.9]).plot()
+assert plt.get_fignums() == [1] and list(plt.gcf().axes) == axes and len(axes) == 2
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_pictures_leave_pyplot_alone():
     script = """
 import sys
 from fastnet.history import History
 import fastnet.plotting
 assert "matplotlib" not in sys.modules, "loaded before it is needed"
-History(loss=[1.0, 0.5]).plot()[0].figure.savefig(sys.stdout.buffer, format="png")
+fastnet.plotting.history_figure(History(loss=[1.0, 0.5])).savefig(sys.stdout.buffer, format="png")
 assert "matplotlib.pyplot" not in sys.modules, "pyplot"
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)

@@ -1,6 +1,7 @@
 """Pictures of a fit and of what it has learned.
 
-Every function draws on a figure of its own, apart from pyplot and its state, unless it is given axes to draw on.
+Every function but `plot_history` draws on a figure of its own, apart from pyplot and its state, unless it is given axes
+to draw on.
 Colours can be told apart with any colour vision, and nothing rests on colour alone.
 """
 
@@ -16,12 +17,13 @@ from numpy.typing import NDArray
 from fastnet.datasets import Table
 from fastnet.errors import DataError
 from fastnet.history import History
-from fastnet.plotting.curves import plot_history
+from fastnet.plotting.curves import history_figure, plot_history
 from fastnet.plotting.labels import plot_confusion, plot_images
 from fastnet.plotting.points import Model, plot_boundary, plot_predictions
 
 __all__ = [
     "Model",
+    "history_figure",
     "plot_boundary",
     "plot_confusion",
     "plot_history",
@@ -74,7 +76,7 @@ def save_pictures(directory: str | os.PathLike[str], network: Model, history: Hi
 
 
 def _figures(network: Model, history: History, table: Table) -> dict[str, Any]:
-    drawn: dict[str, Any] = {"curves": plot_history(history)[0].figure}
+    drawn: dict[str, Any] = {"curves": history_figure(history)}
     if network.classes is not None:
         table = _with_labels(table, network.classes)
     part, x, y = table.judged_on

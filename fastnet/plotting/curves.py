@@ -9,12 +9,29 @@ import numpy as np
 
 from fastnet.errors import DataError
 from fastnet.history import History
-from fastnet.plotting.style import BLUE, DASHES, VERMILLION, new_figure, tidy, title
+from fastnet.plotting.style import BLUE, DASHES, VERMILLION, new_figure, pyplot_figure, tidy, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["plot_history"]
+__all__ = ["history_figure", "plot_history"]
+
+
+def history_figure(history: History) -> Figure:
+    """:func:`plot_history` on a figure that no window and no pyplot knows of."""
+    figure = new_figure(*_size(history))
+    plot_history(history, _panels(figure, history))
+    return figure
+
+
+def _size(history: History) -> tuple[float, float]:
+    """Width and height in inches: a panel for the loss, and one for the accuracy if there is one."""
+    return (10.0 if history.accuracy else 5.0), 3.6
+
+
+def _panels(figure: Figure, history: History) -> list[Axes]:
+    return list(figure.subplots(1, 2 if history.accuracy else 1, squeeze=False)[0])
 
 
 def plot_history(history: History, ax: Axes | Sequence[Axes] | None = None) -> list[Axes]:
@@ -26,13 +43,12 @@ def plot_history(history: History, ax: Axes | Sequence[Axes] | None = None) -> l
     ----------
     history : History
     ax : Axes or sequence of Axes, optional
-        Where to draw: the loss on the first, the accuracy on the second if there is one. By default on a figure of its
-        own, which pyplot does not show.
+        Where to draw: the loss on the first, the accuracy on the second if there is one. By default on a new figure of
+        pyplot's, which a notebook shows by itself and a script by ``pyplot.show()``.
 
     Returns
     -------
     list of Axes
-        ``plot_history(...)[0].figure`` is the figure.
 
     Raises
     ------
@@ -44,10 +60,8 @@ def plot_history(history: History, ax: Axes | Sequence[Axes] | None = None) -> l
     if not history.loss:
         raise DataError("this history is empty: there is nothing to draw before the first step")
     if ax is None:
-        n_panels = 2 if history.accuracy else 1
-        axes = list(new_figure(5.0 * n_panels, 3.6).subplots(1, n_panels, squeeze=False)[0])
-    else:
-        axes = list(ax) if isinstance(ax, Sequence | np.ndarray) else [ax]
+        ax = _panels(pyplot_figure(*_size(history)), history)
+    axes = list(ax) if isinstance(ax, Sequence | np.ndarray) else [ax]
 
     _draw(axes[0], history, history.loss, history.validation_loss)
     axes[0].set_ylabel("loss (nats)")

@@ -11,13 +11,27 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-__all__ = ["BLUE", "DASHES", "INK", "PALE", "VERMILLION", "class_colour", "new_figure", "shades", "tidy", "title"]
+__all__ = [
+    "BLUE",
+    "DASHES",
+    "INK",
+    "PALE",
+    "VERMILLION",
+    "class_colour",
+    "new_figure",
+    "pyplot_figure",
+    "shades",
+    "tidy",
+    "title",
+]
 
 # Okabe and Ito (2008): colours that people with any colour vision can tell apart.
 BLUE, VERMILLION = "#0072B2", "#D55E00"
 _CLASS_COLOURS = (VERMILLION, BLUE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 INK, PALE = "#222222", "#cccccc"
 DASHES = (0, (4, 1.5))
+
+_INSTALL = "to draw pictures, pip install 'fastnet[plot]'"
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -31,8 +45,23 @@ def new_figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingPackageError("to draw pictures, pip install 'fastnet[plot]'") from error
+        raise MissingPackageError(_INSTALL) from error
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def pyplot_figure(width: float, height: float) -> Figure:
+    """A figure, in inches, that pyplot shows.
+
+    Raises
+    ------
+    MissingPackageError
+        matplotlib is not installed.
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise MissingPackageError(_INSTALL) from error
+    return plt.figure(figsize=(width, height), layout="constrained")
 
 
 def title(ax: Axes, text: str) -> None:

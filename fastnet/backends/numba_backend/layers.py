@@ -65,7 +65,9 @@ def load_rows(source, order, begin, x):
             for k in range(n_features):
                 x[i, k] = row[k]
         else:
-            x[i] = row.view(x.dtype)
+            values = row.view(x.dtype)
+            for k in range(n_features):
+                x[i, k] = values[k]
 
 
 @kernel
