@@ -113,22 +113,12 @@ class Network:
         n_threads: int | None = None,
         seed: int | RandomSource | None = None,
     ) -> None:
-        sizes = tuple(int(size) if isinstance(size, np.integer) else size for size in layer_sizes)
-        n_hidden = max(len(sizes) - 2, 0)
-        self.spec = NetworkSpec(
-            layer_sizes=sizes,
-            activations=(activation,) * n_hidden if isinstance(activation, str) else tuple(activation),
-            output=output,
-            loss=loss if loss is not None or output not in OUTPUTS else HEADS[output][0],  # type: ignore[arg-type]
-            bias=bias,
-            reduction=reduction,
-            l2=float(l2),
-            input_scale=float(input_scale),
-            dtype=np.dtype(dtype).name if not isinstance(dtype, str) else dtype,
-        )
+        self.spec = _describe(layer_sizes, activation, output, loss, bias, reduction, l2, input_scale, dtype)
         random, self._seed = _random_source(seed)
         layout = ParameterLayout.of(self.spec)
         self._parameters = initialize(layout, init, bias_init, random, self.spec.dtype)
+        if random is seed:  # what is drawn later must depend on the caller's generator too
+            self._seed = int(random.uniform(0, 2**32))
         self._coding: TargetCoding | None = None
         self._n_epochs_seen = 0
         self.history: History | None = None
@@ -319,8 +309,8 @@ class Network:
         Returns
         -------
         dict
-            "loss" in nats, reduced as in training but without penalty, and "accuracy" (share of samples, all labels of
-            a sample right), or for regression "r2" (mean over outputs; NaN for a single sample).
+            "loss" in nats, reduced as in training but without penalty, and "accuracy" (share of samples, whatever their
+            weights, that have all their labels right), or for regression "r2" (mean over outputs; NaN for one sample).
 
         Raises
         ------
@@ -395,6 +385,38 @@ class Network:
         network.history = None
         network._bind(backend, device, n_threads)
         return network
+
+
+def _describe(
+    layer_sizes: Sequence[int],
+    activation: str | Sequence[str],
+    output: str,
+    loss: str | None,
+    bias: bool,
+    reduction: str,
+    l2: float,
+    input_scale: float,
+    dtype: Any,
+) -> NetworkSpec:
+    """The specification for the arguments of `Network`, NumPy's own kinds of numbers and dtypes included."""
+    try:
+        sizes = tuple(int(size) if isinstance(size, np.integer) else size for size in layer_sizes)
+        n_hidden = max(len(sizes) - 2, 0)
+        return NetworkSpec(
+            layer_sizes=sizes,
+            activations=(activation,) * n_hidden if isinstance(activation, str) else tuple(activation),
+            output=output,
+            loss=HEADS[output][0] if loss is None and output in OUTPUTS else str(loss),
+            bias=bool(bias),
+            reduction=reduction,
+            l2=float(l2),
+            input_scale=float(input_scale),
+            dtype=str(dtype) if isinstance(dtype, str | None) else np.dtype(dtype).name,
+        )
+    except (TypeError, ValueError) as error:
+        if isinstance(error, SpecError):
+            raise
+        raise SpecError(f"an argument of Network is of the wrong type: {error}") from error
 
 
 def _random_source(seed: int | RandomSource | None) -> tuple[RandomSource, int]:

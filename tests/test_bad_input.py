@@ -199,7 +199,7 @@ def test_splitting_unusable_targets_says_the_same_as_not_splitting_them():
         ({"bias_init": [np.ones(5), np.full(3, np.nan)]}, "bias 1 holds a value that is not finite"),
         ({"backend": "numby"}, "unknown backend 'numby': did you mean 'num"),
         ({"device": "gpu", "backend": "numpy"}, "unknown device 'gpu'"),
-        ({"n_threads": 0, "backend": "numpy"}, "n_threads must be at least 1"),
+        ({"n_threads": 0, "backend": "numpy"}, "n_threads must be a whole number of at least 1"),
         ({"seed": -1}, "seed must be a whole number of at least 0"),
         ({"seed": 1.5}, "seed must be a whole number"),
         ({"seed": "seven"}, "seed must be a whole number"),

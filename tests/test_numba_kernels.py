@@ -96,11 +96,15 @@ def test_nan_passes_through_every_activation(name):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("largest", [1.0, 30.0, 1e4])
-@pytest.mark.parametrize(("output", "loss"), ALL_HEADS)
+@pytest.mark.parametrize(
+    ("output", "loss", "largest"),
+    [
+        (output, loss, largest)
+        for output, loss in ALL_HEADS
+        for largest in ((1.0, 30.0) if output == "exp" else (1.0, 30.0, 1e4))  # exp(1e4) is infinite
+    ],
+)
 def test_head(output, loss, largest, dtype):
-    if output == "exp" and largest > 30:
-        pytest.skip("the exponential of so large a number is infinite")
     random = np.random.default_rng(0)
     logits = random.uniform(-largest, largest, (7, 4)).astype(dtype)
     if (output, loss) == ("softmax", "cross_entropy"):

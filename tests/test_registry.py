@@ -160,7 +160,7 @@ def test_a_gpu_that_is_not_there_is_told_with_the_remedy():
         ({"name": "numpy", "device": "gpu"}, "unknown device 'gpu': Choose from auto, cpu, cuda"),
         ({"name": "auto", "device": "cuda:x"}, "unknown device 'cuda:x': Choose"),
         ({"name": "numpy", "device": "cpu:0"}, "unknown device 'cpu:0': Choose"),
-        ({"name": "numpy", "n_threads": 0}, "n_threads must be at least 1, got 0"),
+        ({"name": "numpy", "n_threads": 0}, "n_threads must be a whole number of at least 1, got 0"),
     ],
     ids=str,
 )

@@ -31,7 +31,7 @@ DIVERGING = {
     # The squared error overflows some steps before the weights do.
     "loss-first": ({}, X, X[:, :3] * 100, SGD(1.0)),
     "momentum": ({}, X, X[:, :3] * 100, SGD(0.3, momentum=0.9)),
-    "adam": ({}, X, X[:, :3], Adam(1e12)),
+    "adam": ({}, X, X[:, :3], Adam(StepDecay(1e-3, factor=1e20, every=20))),
     # A saturated output hides infinite weights: the loss stays finite.
     "weights-alone": (
         {"output": "sigmoid", "loss": "squared_error", "layer_sizes": [4, 1], "init": "zeros"},

@@ -96,7 +96,7 @@ def test_a_full_batch_records_each_step_before_its_update(backend_name):
 )
 def test_an_epochs_figures_are_those_of_its_samples(batch_size, options):
     """At a rate too small to move the weights; a mean of batch means would be wrong for the shorter last batch."""
-    weight = random.integers(0, 3, 50).astype(float) if "weighted" in options else None
+    weight = np.random.default_rng(1).integers(0, 3, 50).astype(float) if "weighted" in options else None
     net = classifier(reduction=options.get("reduction", "mean"))
     history = net.fit(X, LABELS, n_epochs=3, batch_size=batch_size, sample_weight=weight, optimizer=STANDS_STILL)
     figures = net.evaluate(X, LABELS, weight)
@@ -173,7 +173,7 @@ def test_a_full_batch_is_validated_a_hundred_times_unless_told_otherwise():
 
 
 def test_a_fraction_is_split_off_as_if_it_had_been_given():
-    weight = random.random(50)
+    weight = np.random.default_rng(1).random(50)
     ours, theirs = classifier(), classifier()
     x, y, w, x_val, y_val = split_validation(X, LABELS, weight, 0.3, 0, stratify=True)
     split = ours.fit(X, LABELS, sample_weight=weight, n_epochs=3, batch_size=8, validation_fraction=0.3)

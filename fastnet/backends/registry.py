@@ -57,8 +57,8 @@ def create_backend(name: str, device: str = "auto", n_threads: int | None = None
         The backend cannot be imported, or does not drive this kind of device.
     """
     check_device(device)
-    if n_threads is not None and n_threads < 1:
-        raise SpecError(f"n_threads must be at least 1, got {n_threads}")
+    if n_threads is not None and (not isinstance(n_threads, int) or n_threads < 1):
+        raise SpecError(f"n_threads must be a whole number of at least 1, got {n_threads!r}")
     if name not in _factories():
         raise unknown_name("backend", name, ["auto", *_factories()])
     module_name, _, attribute = _factories()[name].partition(":")

@@ -110,7 +110,8 @@ def _print_report(recipe: Recipe, run: PreparedRun, history: History) -> None:
     sizes = "-".join(map(str, network.spec.layer_sizes))
     click.echo(f"{recipe.name}: {sizes}, {network.spec.output} output, {network.spec.loss}, {network.spec.dtype}")
     click.echo(f"data      {run.table.name}, {len(run.table.y):,} training samples")
-    click.echo(f"backend   {history.backend_name} on {history.device_name} ({history.backend_reason.partition(';')[0]})")
+    reason = history.backend_reason.partition(";")[0]  # what was passed over, and why, is for `fastnet backends`
+    click.echo(f"backend   {history.backend_name} on {history.device_name} ({reason})")
     click.echo(f"trained   {history.n_steps:,} steps in {history.seconds:.2f} s, {history.stop_reason}")
     if history.steps_per_entry == 1 and len(history.loss) > 1:
         click.echo(f"loss      {history.loss[0]:.9g} at the start, {history.loss[1]:.9g} after the first step")
