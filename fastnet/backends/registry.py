@@ -7,7 +7,6 @@ import logging
 import os
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 
 from fastnet.backends.interface import Availability, Backend, BackendFactory
 from fastnet.errors import BackendUnavailableError, SpecError, unknown_name
@@ -37,6 +36,8 @@ class Choice:
 @cache
 def _factories() -> dict[str, str]:
     """Name -> "module:attribute" of every known backend; the built-in ones cannot be replaced."""
+    from importlib.metadata import entry_points  # takes longer to import than all of fastnet
+
     third_party = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
     return _BUILT_IN | {name: value for name, value in third_party.items() if name not in _BUILT_IN}
 

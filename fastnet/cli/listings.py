@@ -25,11 +25,12 @@ def backends(as_json: bool) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("backend", "runs here", "devices", "why", box=None, pad_edge=False)
     for name, availability in found.items():
         runs = "yes" if availability.ok else "no"
-        table.add_row(name, runs, ", ".join(availability.devices) or "-", availability.reason)
+        table.add_row(name, runs, ", ".join(availability.devices) or "-", Text(availability.reason))
     Console().print(table)
 
 
