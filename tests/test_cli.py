@@ -123,11 +123,12 @@ def test_pictures_are_drawn(run, tmp_path):
 
 
 def test_backends_tells_what_can_run_and_why(run, monkeypatch):
-    found = {"numpy": Availability(True, "fine", ("cpu",)), "cupy": Availability(False, "no driver: install fastnet[cuda13]")}
+    reason = "no driver: install fastnet[cuda13]"
+    found = {"numpy": Availability(True, "fine", ("cpu",)), "cupy": Availability(False, reason)}
     monkeypatch.setattr("fastnet.backends.registry.available_backends", lambda: found)
     assert json.loads(run("backends", "--json").stdout)["cupy"] == {
         "ok": False,
-        "reason": "no driver: install fastnet[cuda13]",
+        "reason": reason,
         "devices": [],
     }
     assert "fastnet[cuda13]" in run("backends").stdout  # the brackets are no markup

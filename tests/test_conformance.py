@@ -26,7 +26,8 @@ from fastnet.backends.registry import create_backend
 from fastnet.testing import make_problem
 
 def bits(n_threads, **options):
-    plan = make_problem((40, 33, 9, 4), 700, optimizer=Adam(), **options).plan(create_backend("numba", "cpu", n_threads))
+    problem = make_problem((40, 33, 9, 4), 700, optimizer=Adam(), **options)
+    plan = problem.plan(create_backend("numba", "cpu", n_threads))
     order = np.random.default_rng(0).permutation(700) if options.get("batch_size") else None
     n_steps = 7 if order is not None else 3
     losses = plan.run(np.full(n_steps, 0.01), order).loss
