@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import re
 import tempfile
@@ -82,5 +82,5 @@ def gpu(session: nox.Session) -> None:
     """On a machine with a GPU: all tests, none skipped for want of a backend, then parity and speed."""
     session.install(f".[{os.environ.get('FASTNET_CUDA', 'cuda13')}]", *group("test"))
     session.run("pytest", env={"FASTNET_REQUIRE": "numpy,numba,cupy"})
-    out = Path("benchmarks/results") / f"gpu-{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}"
+    out = Path("benchmarks/results") / f"gpu-{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}"
     session.run("python", "benchmarks/gpu.py", "--out", str(out), *session.posargs)

@@ -1,6 +1,6 @@
 """The compiled functions that Python calls: all steps of a run, and predictions."""
 
-# Legend: S steps, K workers, G groups of rows, N samples, C outputs.
+# Legend: N samples, C outputs.
 # A worker is a share of the work and a row of scratch memory. What is added up belongs to a group or to a chunk of
 # parameters, never to a worker, so their number changes no result. One worker alone enters no parallel region, which
 # can take longer than a small step; it calls the same machine code.

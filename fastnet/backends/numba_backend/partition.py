@@ -46,5 +46,5 @@ def count_tile_rows(n_rows: int, layout: ParameterLayout, itemsize: int) -> int:
     """Most rows of a tile, for groups of at most `n_rows` rows."""
     numbers_per_row = layout.layer_sizes[0] + 3 * sum(layout.layer_sizes[1:])  # x, and z, h, d of every layer
     fewest, most = _TILE_ROWS
-    rows = min(n_rows, max(fewest, min(most, _TILE_BYTES // (numbers_per_row * itemsize))))
+    rows = min(max(n_rows, 1), max(fewest, min(most, _TILE_BYTES // (numbers_per_row * itemsize))))
     return -(-rows // _ROW_MULTIPLE) * _ROW_MULTIPLE

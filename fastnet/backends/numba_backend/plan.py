@@ -1,6 +1,6 @@
 """A training plan whose runs are single calls of compiled code, and predictions made the same way."""
 
-# Legend: N samples, D features, C outputs, P parameters, S steps, B batch size.
+# Legend: N samples, D features, C outputs, P parameters, S steps.
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ class NumbaPlan:
         rates = np.array(learning_rates, np.float64)
         run = self._call(self._optimizer, rates, order, self._batch_rows, self._workspace)
         self._n_updates += len(rates)
-        return StepMetrics(lambda: (run.losses, run.n_correct))
+        metrics = run.losses, run.n_correct  # and not `run`, which holds the order too
+        return StepMetrics(lambda: metrics)
 
     def loss_and_gradients(self) -> tuple[float, Parameters]:
         """See :meth:`fastnet.backends.interface.TrainingPlan.loss_and_gradients`."""
@@ -159,10 +160,9 @@ class NumbaPlan:
 
     def close(self) -> None:
         """See :meth:`fastnet.backends.interface.TrainingPlan.close`."""
+        if not self._closed:
+            del self._samples, self._state, self._remembered, self._workspace
         self._closed = True
-        self._remembered = {}
-        for attribute in ("_samples", "_state", "_workspace"):
-            self.__dict__.pop(attribute, None)
 
     def _require_open(self) -> None:
         if self._closed:
