@@ -35,7 +35,8 @@ def bits(n_threads, **options):
     parts = (losses, np.float64(loss), gradients.flat, plan.read_parameters().flat)
     return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
-for options in ({}, {"batch_size": 100}, {"storage": "csr"}, {"storage": "uint8", "dtype": "float64"}):
+forms = {"storage": "csr"}, {"storage": "uint8", "dtype": "float64"}, {"storage": "pixels"}
+for options in ({}, {"batch_size": 100}, *forms):
     digests = {n_threads: bits(n_threads, **options) for n_threads in (1, 2, 4, 1)}
     assert len(set(digests.values())) == 1, (options, digests)
 print("same bits")

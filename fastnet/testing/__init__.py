@@ -44,7 +44,8 @@ __all__ = [
 ]
 
 _SQUARED = {"output": "identity", "loss": "squared_error"}
-_PIXELS: dict[str, Any] = {"storage": "uint8", "input_scale": 1 / 255}
+_BYTES: dict[str, Any] = {"storage": "uint8", "input_scale": 1 / 255}
+_PIXELS: dict[str, Any] = {"storage": "pixels", "input_scale": 1 / 255}
 
 _GRADIENT_CASES: dict[str, dict[str, Any]] = {
     "one-sample": {"n_samples": 1},
@@ -59,7 +60,10 @@ _GRADIENT_CASES: dict[str, dict[str, Any]] = {
     "l2": {"l2": 0.3},
     "weighted": {"weighted": True},
     "weighted-csr": {"weighted": True, "storage": "csr"},
-    "uint8": _PIXELS,
+    "uint8": _BYTES,
+    "pixels": _PIXELS,
+    "pixels-wide": {**_PIXELS, "layer_sizes": (40, 37, 3), "n_samples": 300, "weighted": True},
+    "pixels-many-tiles": {**_PIXELS, "layer_sizes": (300, 16, 10), "n_samples": 1500},
     "csr": {"storage": "csr", "input_scale": 0.5},
     "csr-no-hidden-layer": {"storage": "csr", "layer_sizes": (30, 3), "n_samples": 200},
     "multilabel-of-one": {"layer_sizes": (5, 4, 1), "output": "sigmoid"},
@@ -79,7 +83,9 @@ _TRAJECTORY_CASES: dict[str, dict[str, Any]] = {
     "last-batch-partial": {"n_samples": 75, "batch_size": 20, "optimizer": SGD(momentum=0.9)},
     "batches-adam-l2": {"n_samples": 75, "batch_size": 20, "optimizer": Adam(), "l2": 0.1},
     "batches-weighted": {"n_samples": 75, "batch_size": 20, "weighted": True},
-    "batches-uint8": {"n_samples": 75, "batch_size": 20, **_PIXELS},
+    "pixels": {"layer_sizes": (30, 20, 3), "n_samples": 300, **_PIXELS},
+    "batches-uint8": {"n_samples": 75, "batch_size": 20, **_BYTES},
+    "batches-pixels": {"layer_sizes": (30, 21, 3), "n_samples": 75, "batch_size": 20, **_PIXELS},
     "batches-csr": {"n_samples": 75, "batch_size": 20, "storage": "csr"},
     "batches-of-one": {"n_samples": 6, "batch_size": 1},
 }
@@ -127,7 +133,7 @@ def _numerical_checks(dtype: str) -> dict[str, Callable[[Backend], None]]:
         checks[f"trajectory-{name}"] = partial(check_trajectory, **options, dtype=dtype)
         checks[f"repeatable-{name}"] = partial(check_repeatable, **options, dtype=dtype)
     for output, storage in product(HEADS, ("dense", "uint8", "csr")):
-        form: dict[str, Any] = _PIXELS if storage == "uint8" else {"storage": storage}
+        form: dict[str, Any] = _BYTES if storage == "uint8" else {"storage": storage}
         checks[f"prediction-{output}-{storage}"] = partial(
             check_prediction, output=output, loss=HEADS[output][0], dtype=dtype, **form
         )

@@ -122,8 +122,8 @@ def make_problem(
         As in the specifications.
     task : {"multiclass", "multilabel", "regression"}, optional
         By default what the output suggests.
-    storage : {"dense", "uint8", "csr"}
-        Form of X.
+    storage : {"dense", "uint8", "pixels", "csr"}
+        Form of X; pixels are uint8 as well, three quarters of them zero.
     weighted : bool
         Whether samples have weights, some of them zero.
     **network_options
@@ -147,6 +147,8 @@ def _draw_problem(
     x: Any = random.normal(size=(n_samples, network.n_features)).astype(network.dtype)
     if storage == "uint8":
         x = random.integers(0, 256, x.shape).astype(np.uint8)
+    if storage == "pixels":
+        x = np.where(random.random(x.shape) < 0.25, random.integers(1, 256, x.shape), 0).astype(np.uint8)
     if storage == "csr":
         from scipy.sparse import csr_array
 

@@ -6,7 +6,7 @@ The formulas are those of :mod:`fastnet.reference`, where their sources stand.
 # Legend: B rows of a tile, O width of a layer. z (B, O) pre-activation, h (B, O) activation, d_h and d_z (B, O) the
 # gradients of the objective with respect to them.
 # Constants take the type of what they meet, ``type(z)(1)``: a plain 1 or 0.5 would turn float32 into float64.
-# The choice of activation stands outside the loop over a row, so that the compiler can vectorise each of them.
+# The choice of activation stands outside the loop over a tile, so that the compiler can vectorise each of them.
 
 # Kernels get their types from Numba:
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 
 from fastnet.backends.numba_backend.compiling import kernel
+from fastnet.backends.numba_backend.exponential import exp_of_nonpositive
 from fastnet.reference import LEAKY_SLOPE
 
 __all__ = ["ACTIVATION_CODES", "activation_backward", "bias_activation", "sigmoid"]
@@ -53,7 +54,7 @@ def relu_backward(d_h, z):
 def sigmoid(z):
     """``1 / (1 + exp(-z))``, without overflow on either side."""
     zero, one = type(z)(0), type(z)(1)
-    e = math.exp(-abs(z))
+    e = exp_of_nonpositive(-abs(z))
     return (one if z >= zero else e) / (one + e)
 
 
@@ -115,60 +116,64 @@ def silu_backward(d_h, z):
 
 @kernel
 def bias_activation(code, z, scale, bias, h):
-    """``z = scale * z + bias`` in place, and ``h = activation(z)``, row by row: z and h (B, O), bias (O,)."""
+    """``z = scale * z + bias`` in place, and ``h = activation(z)``: z and h (B, O), bias (O,)."""
     for i in range(z.shape[0]):
-        z_row, h_row = z[i], h[i]
-        for j in range(z_row.size):
-            z_row[j] = scale * z_row[j] + bias[j]
-        if code == IDENTITY:
-            for j in range(z_row.size):
-                h_row[j] = z_row[j]
-        elif code == RELU:
-            for j in range(z_row.size):
-                h_row[j] = relu(z_row[j])
-        elif code == SIGMOID:
-            for j in range(z_row.size):
-                h_row[j] = sigmoid(z_row[j])
-        elif code == TANH:
-            for j in range(z_row.size):
-                h_row[j] = math.tanh(z_row[j])
-        elif code == LEAKY_RELU:
-            for j in range(z_row.size):
-                h_row[j] = leaky_relu(z_row[j])
-        elif code == ELU:
-            for j in range(z_row.size):
-                h_row[j] = elu(z_row[j])
-        elif code == GELU:
-            for j in range(z_row.size):
-                h_row[j] = gelu(z_row[j])
-        elif code == SILU:
-            for j in range(z_row.size):
-                h_row[j] = silu(z_row[j])
+        for j in range(z.shape[1]):
+            z[i, j] = scale * z[i, j] + bias[j]
+    activate(code, z.reshape(z.size), h.reshape(h.size))
+
+
+@kernel
+def activate(code, z, h):
+    """``h = activation(z)``, both of one dimension: a layer may be narrower than the CPU's vectors."""
+    if code == IDENTITY:
+        for k in range(z.size):
+            h[k] = z[k]
+    elif code == RELU:
+        for k in range(z.size):
+            h[k] = relu(z[k])
+    elif code == SIGMOID:
+        for k in range(z.size):
+            h[k] = sigmoid(z[k])
+    elif code == TANH:
+        for k in range(z.size):
+            h[k] = math.tanh(z[k])
+    elif code == LEAKY_RELU:
+        for k in range(z.size):
+            h[k] = leaky_relu(z[k])
+    elif code == ELU:
+        for k in range(z.size):
+            h[k] = elu(z[k])
+    elif code == GELU:
+        for k in range(z.size):
+            h[k] = gelu(z[k])
+    elif code == SILU:
+        for k in range(z.size):
+            h[k] = silu(z[k])
 
 
 @kernel
 def activation_backward(code, d_h, z, h):
-    """Turn d_h (B, O) into d_z in place, row by row."""
-    for i in range(z.shape[0]):
-        d_row, z_row, h_row = d_h[i], z[i], h[i]
-        if code == RELU:
-            for j in range(d_row.size):
-                d_row[j] = relu_backward(d_row[j], z_row[j])
-        elif code == SIGMOID:
-            for j in range(d_row.size):
-                d_row[j] = sigmoid_backward(d_row[j], h_row[j])
-        elif code == TANH:
-            for j in range(d_row.size):
-                d_row[j] = tanh_backward(d_row[j], h_row[j])
-        elif code == LEAKY_RELU:
-            for j in range(d_row.size):
-                d_row[j] = leaky_relu_backward(d_row[j], z_row[j])
-        elif code == ELU:
-            for j in range(d_row.size):
-                d_row[j] = elu_backward(d_row[j], z_row[j], h_row[j])
-        elif code == GELU:
-            for j in range(d_row.size):
-                d_row[j] = gelu_backward(d_row[j], z_row[j])
-        elif code == SILU:
-            for j in range(d_row.size):
-                d_row[j] = silu_backward(d_row[j], z_row[j])
+    """Turn d_h (B, O) into d_z in place."""
+    d, z, h = d_h.reshape(d_h.size), z.reshape(z.size), h.reshape(h.size)
+    if code == RELU:
+        for k in range(d.size):
+            d[k] = relu_backward(d[k], z[k])
+    elif code == SIGMOID:
+        for k in range(d.size):
+            d[k] = sigmoid_backward(d[k], h[k])
+    elif code == TANH:
+        for k in range(d.size):
+            d[k] = tanh_backward(d[k], h[k])
+    elif code == LEAKY_RELU:
+        for k in range(d.size):
+            d[k] = leaky_relu_backward(d[k], z[k])
+    elif code == ELU:
+        for k in range(d.size):
+            d[k] = elu_backward(d[k], z[k], h[k])
+    elif code == GELU:
+        for k in range(d.size):
+            d[k] = gelu_backward(d[k], z[k])
+    elif code == SILU:
+        for k in range(d.size):
+            d[k] = silu_backward(d[k], z[k])

@@ -101,6 +101,13 @@ def code_samples(
         labels=read_only(labels, np.int32),
         targets=read_only(matrix, dtype),
         weights=read_only(() if sample_weight is None else sample_weight, dtype),
+        packed_values=read_only((), np.uint8),
+        packed_columns=read_only((), np.uint16),
+        packed_row_starts=read_only((), np.int64),
+        tile_values=read_only((), np.uint8),
+        tile_rows=read_only((), np.uint8),
+        tile_starts=read_only(np.empty((0, 0)), np.int64),
+        first_tiles=read_only((), np.int64),
     )
 
 

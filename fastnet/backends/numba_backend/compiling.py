@@ -54,6 +54,12 @@ class NativeFunction:
         return _with_cache(lambda **options: cfunc(signature, **_OPTIONS, **options)(self._function))
 
 
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a function that Python calls, on its first call for each combination of types."""
+    stamped = _stamped(function)
+    return _with_cache(lambda **options: njit(**_OPTIONS, nogil=True, **options)(stamped))
+
+
 def driver(function: Callable[..., None]) -> Any:
     """Compile a function that Python calls, with parallel loops, on its first call for each combination of types."""
     stamped = _stamped(function)
@@ -79,15 +85,15 @@ def _log_missing_cache() -> None:
     )
 
 
-def _stamped(function: Callable[..., None]) -> Callable[..., None]:
-    """`function` with a digest of this folder's sources among its closure variables.
+def _stamped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` under a name of its own for every state of this folder's sources.
 
-    Numba's cache is valid as long as a function's own file and closure stay the same, and would go on using kernels of
-    the other files as they were before they were changed.
+    Numba finds its cache by a function's name, and uses it as long as the function's own file is the same: it would
+    go on using kernels of the other files as they were before they were changed, or fail to read types that are gone.
     """
-    code = function.__code__.replace(co_freevars=("sources_digest",))
-    closure = (types.CellType(_sources_digest()),)
-    return types.FunctionType(code, function.__globals__, function.__name__, function.__defaults__, closure)
+    stamped = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    stamped.__qualname__ = f"{function.__qualname__}-{_sources_digest()}"
+    return stamped
 
 
 @cache
@@ -95,4 +101,4 @@ def _sources_digest() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return digest.hexdigest()[:12]

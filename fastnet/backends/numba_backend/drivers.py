@@ -15,9 +15,9 @@ from numba import prange
 
 from fastnet.backends.numba_backend.compiling import NativeFunction, driver, inlined
 from fastnet.backends.numba_backend.gradients import forward, tile_view
-from fastnet.backends.numba_backend.heads import output_row
-from fastnet.backends.numba_backend.layers import sample_at
+from fastnet.backends.numba_backend.heads import outputs_of
 from fastnet.backends.numba_backend.records import Step
+from fastnet.backends.numba_backend.sparse import sample_at
 
 __all__ = ["predict_all", "predict_share", "run_steps"]
 
@@ -76,8 +76,7 @@ def predict_share(worker, n_workers, network, samples, order, flat, scratch, out
         n_rows = min(tile_rows, n_samples - begin)
         forward(network, samples, order, begin, flat, memory, tile_rows, n_rows)
         logits = tile_view(memory, last.z, last.fan_out, tile_rows, n_rows)
-        for i in range(n_rows):
-            output_row(network.output, logits[i], outputs[begin + i])
+        outputs_of(network.output, logits, outputs[begin : begin + n_rows])
 
 
 @driver

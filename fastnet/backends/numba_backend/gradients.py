@@ -10,12 +10,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from fastnet.backends.numba_backend.activations import activation_backward, bias_activation
 from fastnet.backends.numba_backend.compiling import NativeFunction, inlined, kernel
 from fastnet.backends.numba_backend.heads import head_backward
-from fastnet.backends.numba_backend.layers import first_product, first_product_backward, product_backward
+from fastnet.backends.numba_backend.layers import first_product, first_product_backward, product, product_backward
+from fastnet.backends.numba_backend.partition import share_start
 
 __all__ = ["forward", "gradient_share", "tile_view"]
 
@@ -48,15 +47,15 @@ def forward(network, samples, order, begin, flat, memory, tile_rows, n_rows):
             first_product(samples, order, begin, weight, h_below, z)
         else:
             scale = flat.dtype.type(1)
-            np.dot(h_below, weight, z)
+            product(h_below, weight, z)
         bias_activation(layer.activation, z, scale, bias, h)
         h_below = h
 
 
 @inlined
-def backward(network, samples, order, begin, flat, memory, tile_rows, n_rows, gradient, is_first):
+def backward(network, samples, order, begin, tile, flat, memory, tile_rows, n_rows, gradient, is_first):
     """Add the tile's gradient (P,) to `gradient`, or put it there if it `is_first`. The last layer's d is given."""
-    product = memory[tile_rows * network.n_columns :]
+    room = memory[tile_rows * network.n_columns :]
     for i in range(network.layers.size - 1, -1, -1):
         layer = network.layers[i]
         d_z = tile_view(memory, layer.d, layer.fan_out, tile_rows, n_rows)
@@ -64,14 +63,14 @@ def backward(network, samples, order, begin, flat, memory, tile_rows, n_rows, gr
         add_rows(d_z, gradient[layer.bias : layer.bias + layer.fan_out], is_first)
         if i == 0:
             x = tile_view(memory, 0, layer.fan_in, tile_rows, n_rows)
-            first_product_backward(samples, order, begin, x, d_z, d_weight, product, is_first)
+            first_product_backward(samples, order, begin, tile, x, d_z, d_weight, room, is_first)
         else:
             below = network.layers[i - 1]
             z = tile_view(memory, below.z, below.fan_out, tile_rows, n_rows)
             h = tile_view(memory, below.h, below.fan_out, tile_rows, n_rows)
             d_h = tile_view(memory, below.d, below.fan_out, tile_rows, n_rows)
-            product_backward(h, d_z, d_weight, product, is_first)
-            np.dot(d_z, weight_view(flat, layer).T, d_h)
+            product_backward(h, d_z, d_weight, room, is_first)
+            product(d_z, weight_view(flat, layer).T, d_h)
             activation_backward(below.activation, d_h, z, h)
 
 
@@ -86,7 +85,7 @@ def add_rows(d_z, d_bias, is_first):
 
 
 @inlined
-def group_gradients(network, samples, order, begin, end, scale, flat, memory, tile_rows, gradient):
+def group_gradients(network, samples, order, begin, end, first_tile, scale, flat, memory, tile_rows, gradient):
     """Loss in nats (not yet scaled) and correct predictions of the samples at positions [begin, end).
 
     gradient (P,) becomes that of ``scale * sum_i w_i loss_i``, for a first layer whose inputs are not scaled.
@@ -95,8 +94,8 @@ def group_gradients(network, samples, order, begin, end, scale, flat, memory, ti
     loss, n_correct = 0.0, 0
     n_tiles = -(-(end - begin) // tile_rows)
     for tile in range(n_tiles):
-        first_row = begin + tile * (end - begin) // n_tiles
-        n_rows = begin + (tile + 1) * (end - begin) // n_tiles - first_row
+        first_row = share_start(tile, n_tiles, begin, end)
+        n_rows = share_start(tile + 1, n_tiles, begin, end) - first_row
         forward(network, samples, order, first_row, flat, memory, tile_rows, n_rows)
         logits = tile_view(memory, last.z, last.fan_out, tile_rows, n_rows)
         outputs = tile_view(memory, last.h, last.fan_out, tile_rows, n_rows)
@@ -104,23 +103,25 @@ def group_gradients(network, samples, order, begin, end, scale, flat, memory, ti
         tile_loss, tile_correct = head_backward(network, samples, order, first_row, scale, logits, outputs, d_logits)
         loss += tile_loss
         n_correct += tile_correct
-        backward(network, samples, order, first_row, flat, memory, tile_rows, n_rows, gradient, tile == 0)
+        at = first_tile + tile
+        backward(network, samples, order, first_row, at, flat, memory, tile_rows, n_rows, gradient, tile == 0)
     return loss, n_correct
 
 
 @NativeFunction
 def gradient_share(worker, n_workers, step, network, samples, order, flat, scratch, sums):
     """One worker's groups of the rows of a step; what they contribute goes to `sums`."""
-    n_rows, n_groups = step.end - step.begin, step.n_groups
-    for group in range(worker * n_groups // n_workers, (worker + 1) * n_groups // n_workers):
-        begin = step.begin + group * n_rows // n_groups
-        end = step.begin + (group + 1) * n_rows // n_groups
+    n_groups, first_tiles = step.n_groups, samples.first_tiles
+    for group in range(share_start(worker, n_workers, 0, n_groups), share_start(worker + 1, n_workers, 0, n_groups)):
+        begin = share_start(group, n_groups, step.begin, step.end)
+        end = share_start(group + 1, n_groups, step.begin, step.end)
         sums.losses[group], sums.n_correct[group] = group_gradients(
             network,
             samples,
             order,
             begin,
             end,
+            first_tiles[group] if first_tiles.size else 0,
             step.scale,
             flat,
             scratch.memory[worker],

@@ -23,6 +23,7 @@ from fastnet.backends.numba_backend.buffers import (
 )
 from fastnet.backends.numba_backend.drivers import predict_all, predict_share, run_steps
 from fastnet.backends.numba_backend.gradients import gradient_share
+from fastnet.backends.numba_backend.packing import pack_samples
 from fastnet.backends.numba_backend.partition import count_groups, count_tile_rows
 from fastnet.backends.numba_backend.records import CodedNetwork, CodedOptimizer, GroupSums, Run, Scratch, Step
 from fastnet.backends.numba_backend.threads import kernel_threads
@@ -55,12 +56,14 @@ class NumbaPlan:
         self._batch_size = spec.batch_size
         self._network = code_network(spec.network, spec.task)
         self._optimizer = code_optimizer(spec.optimizer)
-        self._samples = code_samples(spec.network, dataset.x, dataset.targets, dataset.sample_weight)
         remembered = reference.initial_state(spec.optimizer, parameters.flat, xp=np)
         self._state = make_state(self._network, parameters.flat, list(remembered.values()))
         self._remembered = dict(zip(remembered, (self._state.first, self._state.second), strict=False))
         self._n_updates = 0
         self._workspace = self._make_workspace(self._batch_rows)
+        n_groups = 0 if self._batch_size else len(self._workspace.sums.losses)
+        samples = code_samples(spec.network, dataset.x, dataset.targets, dataset.sample_weight)
+        self._samples = pack_samples(samples, dataset.x, n_groups, self._workspace.scratch.tile_rows)
         self._compiled = self._compile()
         self._closed = False
 

@@ -3,7 +3,8 @@
 They are data, not types: one compilation serves every network shape, activation, loss and optimizer of a dtype.
 """
 
-# Legend: N samples, D features, C outputs, L layers, P parameters, S steps, K workers (threads), G groups of rows.
+# Legend: N samples, D features, C outputs, L layers, P parameters, S steps, K workers (threads), G groups of rows,
+# T tiles of all groups, M non-zeros.
 
 from __future__ import annotations
 
@@ -68,13 +69,22 @@ class Samples(NamedTuple):
     Dense samples are rows of bytes, so that one compilation reads them as uint8 or as the network's dtype.
     """
 
-    bytes: NDArray  # (N, D) of uint8, or (N, D * itemsize) of the network's dtype; empty for CSR
+    bytes: NDArray  # (N, D) of uint8, or (N, D * itemsize) of the network's dtype; empty for CSR and packed samples
     values: NDArray  # CSR
     columns: NDArray  # CSR, int32
     row_starts: NDArray  # CSR, (N + 1,) int64; empty for dense samples
     labels: NDArray  # (N,) int32
     targets: NDArray  # (N, C)
     weights: NDArray  # (N,)
+    # Packed samples (see ``packing.py``): their non-zeros by rows,
+    packed_values: NDArray  # (M,) uint8
+    packed_columns: NDArray  # (M,) uint16
+    packed_row_starts: NDArray  # (N + 1,) int64
+    # and by columns within each tile, where the tiles are always the same samples.
+    tile_values: NDArray  # (M,) uint8
+    tile_rows: NDArray  # (M,) uint8, within the tile
+    tile_starts: NDArray  # (T, D + 1) int64
+    first_tiles: NDArray  # (G,) int64, of each group
 
 
 class OptimizerState(NamedTuple):
