@@ -5,9 +5,11 @@ from fastnet.callbacks import Callback, Checkpoint, EarlyStopping, ProgressBar
 from fastnet.errors import (
     BackendUnavailableError,
     DataError,
+    DeviceMemoryError,
     DivergenceError,
     FastnetError,
     FileFormatError,
+    MissingPackageError,
     SpecError,
     UnsupportedSpecError,
 )
@@ -24,6 +26,7 @@ __all__ = [
     "Checkpoint",
     "CosineDecay",
     "DataError",
+    "DeviceMemoryError",
     "DivergenceError",
     "EarlyStopping",
     "ExponentialDecay",
@@ -31,6 +34,7 @@ __all__ = [
     "FileFormatError",
     "History",
     "InverseScaling",
+    "MissingPackageError",
     "Network",
     "ProgressBar",
     "SpecError",

@@ -7,6 +7,7 @@ at the end of each round and stops the fit by returning True.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnet.errors import SpecError, unknown_name
+from fastnet.errors import SpecError, require_count, unknown_name
 
 if TYPE_CHECKING:
     from fastnet.training import TrainingRun
@@ -30,6 +31,11 @@ class Callback:
     """
 
     runs_last = False
+
+    @property
+    def name(self) -> str:
+        """What ``history.stop_reason`` calls it."""
+        return type(self).__name__
 
     def on_start(self, run: TrainingRun) -> None:
         """Called before the first step, of a resumed run too."""
@@ -57,6 +63,11 @@ class FunctionCallback(Callback):
     def __init__(self, function: Callable[[TrainingRun], bool | None]) -> None:
         self._function = function
 
+    @property
+    def name(self) -> str:
+        """The function's own name."""
+        return getattr(self._function, "__name__", type(self._function).__name__)
+
     def on_round_end(self, run: TrainingRun) -> bool | None:
         """See :meth:`Callback.on_round_end`."""
         return self._function(run)
@@ -70,6 +81,8 @@ def as_callbacks(callbacks: Iterable[Callback | Callable[[TrainingRun], bool | N
     SpecError
         One is neither a callback nor a function.
     """
+    if not isinstance(callbacks, Iterable):
+        raise SpecError(f"callbacks must be a list of callbacks, got {callbacks!r}")
     wrapped = []
     for callback in callbacks:
         if not isinstance(callback, Callback) and not callable(callback):
@@ -104,8 +117,9 @@ class EarlyStopping(Callback):
     _MONITORS = ("validation_loss", "validation_accuracy", "loss", "accuracy")
 
     def __init__(self, patience: int = 10, min_delta: float = 0.0, monitor: str = "validation_loss") -> None:
-        if patience < 1:
-            raise SpecError(f"EarlyStopping: patience must be at least 1, got {patience}")
+        require_count("EarlyStopping: patience", patience)
+        if not 0 <= min_delta < np.inf:
+            raise SpecError(f"EarlyStopping: min_delta must be finite and not negative, got {min_delta!r}")
         if monitor not in self._MONITORS:
             raise unknown_name("monitor", monitor, self._MONITORS)
         self.patience = patience
@@ -177,6 +191,11 @@ class Checkpoint(Callback):
         self.every_seconds = every_seconds
         self._written = -np.inf
 
+    def on_start(self, run: TrainingRun) -> None:
+        """Find out before training whether this run can be written down: a schedule of your own cannot."""
+        _ = run.identity
+        self._written = -np.inf
+
     def on_round_end(self, run: TrainingRun) -> None:
         """See :meth:`Callback.on_round_end`."""
         finished = run.step == run.n_steps or bool(run.history.stop_reason)
@@ -221,9 +240,7 @@ class ProgressBar(Callback):
             self._progress.update(self._task, completed=run.step, figures=_figures(run))
         elif time.monotonic() - self._last_line >= 10:
             self._last_line = time.monotonic()
-            import click
-
-            click.echo(f"step {run.step} of {run.n_steps}  {_figures(run)}", err=True)
+            print(f"step {run.step} of {run.n_steps}  {_figures(run)}", file=sys.stderr)
 
     def on_end(self, run: TrainingRun) -> None:  # noqa: ARG002
         """See :meth:`Callback.on_end`."""

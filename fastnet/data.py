@@ -7,6 +7,7 @@ What leaves this module crosses the seam as it is; backends check nothing again.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,8 @@ def validate_samples(network: NetworkSpec, x: Any) -> Any:
     try:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told as that
             samples = check_array(x, accept_sparse="csr", dtype=dtypes, order="C", input_name="X")
+        if is_sparse(samples):
+            samples.check_format(full_check=True)  # compiled code would follow a wrong index wherever it leads
     except (ValueError, TypeError) as error:
         raise DataError(str(error)) from error
     if samples.shape[1] != network.n_features:
@@ -286,11 +289,14 @@ def split_validation(
     if not 0 < fraction < 1:
         raise DataError(f"validation_fraction must be between 0 and 1, got {fraction}")
     labels = _as_targets(y)
-    stratify = stratify and labels.ndim == 1 and np.unique(labels, return_counts=True)[1].min() >= 2
+    if stratify and labels.ndim == 1:
+        n_test = math.ceil(fraction * len(labels))
+        counts = np.unique(labels, return_counts=True)[1]
+        stratify = counts.min() >= 2 and len(counts) <= min(n_test, len(labels) - n_test)
     columns = [_on_host("X", x), labels, *([] if sample_weight is None else [np.asarray(sample_weight)])]
     options: dict[str, Any] = {"test_size": fraction, "random_state": seed % 2**32}
     try:
-        parts = train_test_split(*columns, **options, stratify=labels if stratify else None)
+        parts = train_test_split(*columns, **options, stratify=labels if stratify and labels.ndim == 1 else None)
     except ValueError as error:
         raise DataError(f"validation_fraction={fraction} cannot split {len(labels)} samples: {error}") from error
     return parts[0], parts[2], parts[4] if sample_weight is not None else None, parts[1], parts[3]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral
+from typing import Any
 
 __all__ = [
     "BackendUnavailableError",
@@ -16,6 +18,7 @@ __all__ = [
     "PlanClosedError",
     "SpecError",
     "UnsupportedSpecError",
+    "require_count",
     "unknown_name",
 ]
 
@@ -68,6 +71,12 @@ class DivergenceError(FastnetError, ArithmeticError):
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
         self.step = step
+
+
+def require_count(name: str, value: Any) -> None:
+    """Raise `SpecError` unless `value` is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise SpecError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> SpecError:

@@ -16,12 +16,12 @@ from fastnet.backends.array_backend import NumpyNamespace
 from fastnet.backends.registry import Choice, choose_backend
 from fastnet.callbacks import Callback, as_callbacks
 from fastnet.data import Dataset, TargetCoding, make_dataset, split_validation, validate_samples
-from fastnet.errors import SpecError
+from fastnet.errors import SpecError, require_count
 from fastnet.history import History
 from fastnet.initializers import RandomSource, initialize
 from fastnet.optimizers import SGD, Optimizer
 from fastnet.parameters import ParameterLayout, Parameters
-from fastnet.run_settings import RunSettings, require_count
+from fastnet.run_settings import RunSettings
 from fastnet.spec import HEADS, OUTPUTS, NetworkSpec, TrainingSpec
 from fastnet.training import TrainingRun
 
@@ -58,10 +58,11 @@ class Network:
         "glorot_uniform", "he_normal", "normal" (variance one over fan-in), "uniform(-0.5, 0.5)", "normal(0, 1)",
         "zeros"; or one array per layer, (fan_in, fan_out) for weights and (fan_out,) for biases.
     backend : {"auto", "numpy", "numba", "cupy"} or the name of a plug-in
-        "auto" reads ``FASTNET_BACKEND``, and without it takes the fastest that can run here.
+        "auto" reads ``FASTNET_BACKEND``, and without it takes the first of cupy, numba and numpy that can run here.
     device : {"auto", "cpu", "cuda", "cuda:1", ...}
     n_threads : int, optional
-        CPU threads; by default ``FASTNET_NUM_THREADS``, or what the backend thinks best. Results do not depend on it.
+        CPU threads; by default ``FASTNET_NUM_THREADS``, or what the backend thinks best. Results of numba do not depend
+        on it; NumPy's do in the last bits, as its BLAS shares sums out among threads.
     seed : int, Generator or RandomState, optional
         Draws initial weights, the order of samples, and what is split off for validation. None draws a seed.
 
@@ -219,10 +220,16 @@ class Network:
             The data cannot be used.
         UnsupportedSpecError
             The backend cannot train this network.
+        BackendUnavailableError
+            There is no backend for the device asked for.
+        DeviceMemoryError
+            The data do not fit into the device's memory.
         DivergenceError
             Loss or weights stopped being finite; the network keeps the last finite weights.
         FileFormatError
             The checkpoint is damaged or belongs to another fit.
+        OSError
+            The checkpoint cannot be read, or a callback's cannot be written.
         """
         coding = self._coding or TargetCoding.infer(self.spec, y)
         if validation_fraction is not None:
@@ -322,15 +329,17 @@ class Network:
 
     def _evaluate(self, coding: TargetCoding, parameters: Parameters, dataset: Dataset) -> dict[str, float]:
         xp = NumpyNamespace()
-        logits = self._outputs(self.spec.with_identity_output(), parameters, dataset.x).astype(np.float64)
+        logits = self._outputs(self.spec.with_identity_output(), parameters, dataset.x)
+        exact = logits.astype(np.float64)
         weight = dataset.sample_weight
         with np.errstate(all="ignore"):
-            losses, _ = reference.HEAD_FUNCTIONS[self.spec.output, self.spec.loss](logits, dataset.targets, xp=xp)
+            losses, _ = reference.HEAD_FUNCTIONS[self.spec.output, self.spec.loss](exact, dataset.targets, xp=xp)
         figures = {"loss": float(np.average(losses, weights=weight))}
         if self.spec.reduction == "sum":
             figures["loss"] *= dataset.n_samples if weight is None else float(weight.sum())
         if coding.task == "regression":
-            return figures | {"r2": self._r2(logits, dataset)}
+            return figures | {"r2": self._r2(exact, dataset)}
+        # In the network's dtype, as `predict` judges: a probability of one half may be a little more in float64.
         n_correct = reference.count_correct(coding.task, self.spec.output, logits, dataset.targets, xp=xp)
         return figures | {"accuracy": float(n_correct) / dataset.n_samples}
 

@@ -8,6 +8,7 @@ The formulas themselves stand in :mod:`fastnet.reference`.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -272,26 +273,30 @@ def _require_learning_rate(optimizer: Optimizer) -> None:
         object.__setattr__(optimizer, "learning_rate", rate.item())
     if isinstance(optimizer.learning_rate, float | int) and not isinstance(rate, bool):
         _require_positive(optimizer, "learning_rate")
-    elif not hasattr(rate, "rates"):
+    elif isinstance(rate, type) or not hasattr(rate, "rates"):
         raise SpecError(f"learning_rate must be a positive number or a schedule, got {rate!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _require_positive(described: object, *names: str) -> None:
     for name in names:
         value = getattr(described, name)
-        if not (np.isreal(value) and np.isfinite(value) and value > 0):
+        if not (_is_number(value) and np.isfinite(value) and value > 0):
             raise SpecError(f"{type(described).__name__}: {name} must be positive and finite, got {value!r}")
 
 
 def _require_not_negative(described: object, *names: str) -> None:
     for name in names:
         value = getattr(described, name)
-        if not (np.isreal(value) and np.isfinite(value) and value >= 0):
+        if not (_is_number(value) and np.isfinite(value) and value >= 0):
             raise SpecError(f"{type(described).__name__}: {name} must be finite and not negative, got {value!r}")
 
 
 def _require_fraction(described: object, *names: str) -> None:
     for name in names:
         value = getattr(described, name)
-        if not (np.isreal(value) and 0 <= value < 1):
+        if not (_is_number(value) and 0 <= value < 1):
             raise SpecError(f"{type(described).__name__}: {name} must be in [0, 1), got {value!r}")

@@ -113,17 +113,22 @@ def load_arrays(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any]
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
+            _check_kind(path, metadata.get("kind", ""), kind)  # before all of a large foreign file is read
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileFormatError:
+        raise
     except (SafetensorError, ValueError, TypeError) as error:
         raise FileFormatError(f"{path}: damaged, truncated, or not a safetensors file: {error}") from error
-    found = metadata.get("kind", "")
+    if metadata.get("digest") != _digest(kind, metadata.get("header", ""), tensors):
+        raise FileFormatError(f"{path}: damaged: its contents do not match the digest written with them")
+    return json.loads(metadata["header"]), tensors
+
+
+def _check_kind(path: str | os.PathLike[str], found: str, kind: str) -> None:
     if not found.startswith("fastnet."):
         raise FileFormatError(f"{path}: a safetensors file, but not written by fastnet")
     if found != kind:
         raise FileFormatError(f"{path}: this is a {found!r} file, and a {kind!r} file is needed")
-    if metadata.get("digest") != _digest(kind, metadata.get("header", ""), tensors):
-        raise FileFormatError(f"{path}: damaged: its contents do not match the digest written with them")
-    return json.loads(metadata["header"]), tensors
 
 
 def _digest(kind: str, header: str, tensors: dict[str, NDArray]) -> str:

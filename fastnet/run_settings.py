@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnet.errors import SpecError
+from fastnet.errors import SpecError, require_count
 
-__all__ = ["RunSettings", "require_count"]
+__all__ = ["RunSettings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,3 @@ class RunSettings:
         if not self.shuffle:
             return np.arange(n_samples)
         return np.random.default_rng((self.seed, self.first_epoch + epoch)).permutation(n_samples)
-
-
-def require_count(name: str, value: object) -> None:
-    """Raise `SpecError` unless `value` is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise SpecError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -21,7 +21,7 @@ from fastnet.callbacks import Callback
 from fastnet.data import Dataset, is_sparse
 from fastnet.errors import DivergenceError, FileFormatError
 from fastnet.history import History
-from fastnet.optimizers import learning_rates, optimizer_to_dict
+from fastnet.optimizers import CosineDecay, learning_rates, optimizer_to_dict
 from fastnet.parameters import Parameters
 from fastnet.persistence import load_arrays, save_arrays
 from fastnet.run_settings import RunSettings
@@ -85,7 +85,7 @@ class TrainingRun:
         self._callbacks = callbacks
         self._steps_per_epoch = spec.n_steps(dataset.n_samples)
         self._steps_per_call = 1
-        self._epoch_sums = np.zeros(3)  # loss times weight, weight, correct predictions
+        self._epoch_sums = np.zeros(4)  # loss times weight, weight, correct predictions, samples
         self._cached_order = (-1, np.empty(0, np.int64))
         self.history = history
         self.history.steps_per_entry = self._steps_per_epoch
@@ -107,16 +107,17 @@ class TrainingRun:
             self._notify("on_start")
             while self.step < self.n_steps and not self.history.stop_reason:
                 self._advance_to(min(self._next_round_end(), self.n_steps))
-                self._end_round()
+                self.history.n_steps = self.step
                 self.history.seconds = earlier + time.perf_counter() - start
+                self._end_round()
             self.history.stop_reason = self.history.stop_reason or "completed"
         except KeyboardInterrupt:
             self.history.stop_reason = "interrupted"
             logger.warning("interrupted after %d of %d steps; the last weights are kept", self.step, self.n_steps)
         finally:
-            self._notify("on_end")
             self.history.n_steps = self.step
             self.history.seconds = earlier + time.perf_counter() - start
+            self._notify_end()
 
     @property
     def n_epochs_seen(self) -> int:
@@ -208,21 +209,21 @@ class TrainingRun:
                 self.history.accuracy.extend((metrics.n_correct / self._dataset.n_samples).tolist())
             return
         weights = self._batch_weights(order, len(rates))
-        self._epoch_sums += metrics.loss @ weights, weights.sum(), metrics.n_correct.sum()
+        self._epoch_sums += np.array([metrics.loss @ weights, weights.sum(), metrics.n_correct.sum(), len(order)])
         steps_done = self.step + len(rates)
-        if steps_done % self._steps_per_epoch == 0 or steps_done == self.n_steps:
-            self._record_epoch(steps_done, float(rates[-1]))
+        epoch_is_done = steps_done % self._steps_per_epoch == 0
+        if epoch_is_done or steps_done == self.n_steps:
+            self._record_epoch(float(rates[-1]))
+        if epoch_is_done:
+            self._epoch_sums = np.zeros_like(self._epoch_sums)
 
-    def _record_epoch(self, steps_done: int, rate: float) -> None:
-        loss, weight, n_correct = self._epoch_sums
-        self._epoch_sums = np.zeros(3)
+    def _record_epoch(self, rate: float) -> None:
+        loss, weight, n_correct, n_seen = self._epoch_sums.tolist()
         is_mean = self._spec.network.reduction == "mean"
-        self.history.loss.append(float(loss / weight if is_mean and weight else loss))
+        self.history.loss.append(loss / weight if is_mean and weight else loss)
         self.history.learning_rate.append(rate)
         if self._spec.task != "regression":
-            steps = (steps_done - 1) % self._steps_per_epoch + 1
-            n_seen = min(steps * (self._spec.batch_size or 0), self._dataset.n_samples)
-            self.history.accuracy.append(float(n_correct / n_seen))
+            self.history.accuracy.append(n_correct / n_seen)
 
     def _batch_weights(self, order: NDArray, n_steps: int) -> NDArray[np.float64]:
         """By how much the loss of each step (S,) counts in the epoch's: its samples' weights, or 1 for sums."""
@@ -242,11 +243,22 @@ class TrainingRun:
                 self.history.validation_accuracy.append(figures["accuracy"])
         for callback in self._callbacks:
             if callback.on_round_end(self):
-                self.history.stop_reason = f"stopped by {type(callback).__name__}"
+                self.history.stop_reason = self.history.stop_reason or f"stopped by {callback.name}"
 
     def _notify(self, event: str) -> None:
         for callback in self._callbacks:
             getattr(callback, event)(self)
+
+    def _notify_end(self) -> None:
+        """Tell every callback, whatever becomes of the others: one may have a terminal to restore."""
+        errors = []
+        for callback in self._callbacks:
+            try:
+                callback.on_end(self)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Write all that is needed to go on from here, atomically.
@@ -261,7 +273,8 @@ class TrainingRun:
         for index, callback in enumerate(self._callbacks_with_state):
             tensors |= {f"callback/{index}/{name}": array for name, array in callback.read_state().items()}
         header = {
-            "identity": self._identity,
+            "identity": self.identity,
+            "epoch_sums": self._epoch_sums.tolist(),
             "step": self.step,
             "first_epoch": self._settings.first_epoch,
             "history": asdict(self.history),
@@ -269,7 +282,9 @@ class TrainingRun:
         save_arrays(path, _CHECKPOINT, header, tensors)
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Go on from a checkpoint of the same network, data, optimizer and callbacks; more steps may be asked for.
+        """Go on from a checkpoint of the same network, data, optimizer and callbacks.
+
+        More steps may be asked for, unless the learning rate depends on their number.
 
         Raises
         ------
@@ -279,7 +294,7 @@ class TrainingRun:
             The file cannot be read.
         """
         header, tensors = load_arrays(path, _CHECKPOINT)
-        different = [name for name, value in self._identity.items() if header["identity"].get(name) != value]
+        different = [name for name, value in self.identity.items() if header["identity"].get(name) != value]
         if different:
             raise FileFormatError(
                 f"{path}: this is the checkpoint of another fit, which differs in its {', '.join(different)}: "
@@ -292,31 +307,35 @@ class TrainingRun:
         self._plan.write_state(_with_prefix(tensors, "state/"))
         for index, callback in enumerate(self._callbacks_with_state):
             callback.write_state(_with_prefix(tensors, f"callback/{index}/"))
-        self._restore_history(header["history"])
         self._settings = replace(self._settings, first_epoch=header["first_epoch"])
         self.step = header["step"]
         self.resumed = True
+        self._restore_history(header["history"], header["epoch_sums"])
 
-    def _restore_history(self, recorded: dict[str, Any]) -> None:
+    def _restore_history(self, recorded: dict[str, Any], epoch_sums: list[float]) -> None:
         this_machine = ("backend_name", "backend_reason", "device_name")
         for name, value in recorded.items():
             if name not in this_machine:
                 setattr(self.history, name, value)
-        if self.history.stop_reason == "completed":
-            self.history.stop_reason = ""
+        if self.step < self.n_steps and self.step % self._steps_per_epoch:
+            # The earlier run ended inside an epoch, whose entry is made anew when the epoch is done.
+            self._epoch_sums[:] = epoch_sums
+            for entries in (self.history.loss, self.history.learning_rate, self.history.accuracy):
+                del entries[-1:]
 
     @property
     def _callbacks_with_state(self) -> list[Callback]:
-        return [callback for callback in self._callbacks if callback.read_state()]
+        return [callback for callback in self._callbacks if type(callback).read_state is not Callback.read_state]
 
     @cached_property
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What a run must share with a checkpoint to go on from it, as JSON gives it back."""
         network = asdict(self._spec.network)
         return {
             "network": {name: list(value) if isinstance(value, tuple) else value for name, value in network.items()},
             "optimizer": optimizer_to_dict(self._spec.optimizer),
             "batch_size": self._spec.batch_size,
+            "n_steps": self.n_steps if isinstance(self._spec.optimizer.learning_rate, CosineDecay) else None,
             "seed": self._settings.seed,
             "shuffle": self._settings.shuffle,
             "data": _data_digest(self._dataset),

@@ -37,7 +37,15 @@ def with_one(array, value, where=(5, 2)):
     return changed
 
 
+def wrong_csr():
+    """A matrix whose last column index lies beyond its columns, as nobody but a broken file makes it."""
+    matrix = sparse.csr_array(X)
+    matrix.indices[-1] = 1000
+    return matrix
+
+
 BAD_X = {
+    "column-beyond-the-last-in-csr": (wrong_csr(), "indices"),
     "empty": (np.empty((0, N_FEATURES)), r"0 sample\(s\)"),
     "empty-list": ([], "Expected 2D array, got 1D array"),
     "no-features": (np.empty((N_SAMPLES, 0)), r"0 feature\(s\)"),

@@ -96,7 +96,7 @@ def test_a_function_sees_the_run_and_stops_it_by_returning_true():
     history = classifier().fit(X, LABELS, n_steps=20, validate_every=2, callbacks=[watch])
     assert seen == [(2, 20, 2, True), (4, 20, 4, True), (6, 20, 6, True)]
     assert history.n_steps == 6
-    assert history.stop_reason == "stopped by FunctionCallback"
+    assert history.stop_reason == "stopped by watch"
 
 
 def test_a_function_that_returns_something_else_than_true_stops_nothing():
@@ -213,7 +213,7 @@ def test_early_stopping_without_anything_to_watch_is_told():
         classifier().fit(X, LABELS, n_steps=5, callbacks=[EarlyStopping()])
     with pytest.raises(SpecError, match="unknown monitor 'validation_los': did you mean 'validation_loss'"):
         EarlyStopping(monitor="validation_los")
-    with pytest.raises(SpecError, match="patience must be at least 1, got 0"):
+    with pytest.raises(SpecError, match="patience must be a whole number of at least 1, got 0"):
         EarlyStopping(patience=0)
 
 
@@ -272,3 +272,28 @@ def test_progress_on_a_terminal_is_a_bar_that_goes_away(interrupted, monkeypatch
     assert "held out" in drawn
     assert "\x1b[?25l" in drawn
     assert drawn.rindex("\x1b[?25h") > drawn.rindex("\x1b[?25l"), "the cursor is shown again"
+
+
+def test_every_callback_hears_of_the_end_even_if_one_fails():
+    ended = []
+
+    class Fails(Callback):
+        def on_end(self, run):
+            raise ZeroDivisionError
+
+    class Ends(Callback):
+        def on_end(self, run):
+            ended.append(run.step)
+
+    with pytest.raises(ZeroDivisionError):
+        classifier().fit(X, LABELS, n_steps=3, callbacks=[Ends(), Fails(), Ends()])
+    assert ended == [3, 3]
+
+
+def test_a_callback_reads_in_the_history_how_far_the_run_is():
+    seen = []
+    history = classifier().fit(
+        X, LABELS, n_steps=4, validate_every=2, callbacks=[lambda run: seen.append(run.history.n_steps)]
+    )
+    assert seen == [2, 4]
+    assert history.seconds > 0

@@ -18,6 +18,7 @@ from fastnet import (
     EarlyStopping,
     FileFormatError,
     Network,
+    SpecError,
     persistence,
 )
 from fastnet.training import TrainingRun
@@ -242,3 +243,55 @@ def test_checkpoints_are_written_as_often_as_asked_and_at_the_end(every_seconds,
     monkeypatch.setattr(TrainingRun, "save_checkpoint", lambda run, path: written.append(run.step))
     classifier().fit(X, LABELS, **FITS["adam"], callbacks=[Checkpoint(tmp_path / "fit", every_seconds)])
     assert written == steps
+
+
+def test_a_fit_that_ended_inside_an_epoch_goes_on_as_if_it_had_not(tmp_path):
+    fit = {"optimizer": SGD(0.1), "batch_size": 30}  # three steps an epoch
+    whole, again = classifier(), classifier()
+    expected = whole.fit(X, LABELS, n_steps=9, **fit)
+    first = again.fit(X, LABELS, n_steps=4, callbacks=[Checkpoint(tmp_path / "run", 0)], **fit)
+    assert len(first.accuracy) == 2
+    resumed = classifier()
+    history = resumed.fit(
+        X, LABELS, n_steps=9, callbacks=[Checkpoint(tmp_path / "run", 0)], resume_from=tmp_path / "run", **fit
+    )
+    assert np.array_equal(flat(resumed), flat(whole))
+    assert history.loss == expected.loss
+    assert history.accuracy == expected.accuracy
+    assert history.learning_rate == expected.learning_rate
+
+
+def test_more_steps_are_refused_where_the_learning_rate_depends_on_their_number(tmp_path):
+    fit = {"optimizer": SGD(CosineDecay(0.1)), "callbacks": [Checkpoint(tmp_path / "run", 0)]}
+    classifier().fit(X, LABELS, n_steps=4, **fit)
+    with pytest.raises(FileFormatError, match="n_steps"):
+        classifier().fit(X, LABELS, n_steps=8, resume_from=tmp_path / "run", **fit)
+
+
+def test_one_checkpoint_serves_several_fits(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "run", every_seconds=1000)
+    net = classifier()
+    net.fit(X, LABELS, n_steps=3, callbacks=[checkpoint])
+    (tmp_path / "run").unlink()
+    seen = []
+    net.fit(
+        X,
+        LABELS,
+        n_steps=3,
+        validate_every=1,
+        callbacks=[checkpoint, lambda run: seen.append((tmp_path / "run").exists())],
+    )
+    assert seen == [False, True, True]
+
+
+def test_a_schedule_of_ones_own_is_told_before_training_that_it_cannot_be_written_down(tmp_path):
+    class Halves:
+        def rates(self, steps, n_steps):
+            return 0.5 ** (steps + 1.0)
+
+    seen = []
+    with pytest.raises(SpecError, match="cannot be written down"):
+        classifier().fit(
+            X, LABELS, optimizer=SGD(Halves()), n_steps=3, callbacks=[Checkpoint(tmp_path / "run"), seen.append]
+        )
+    assert seen == []

@@ -175,6 +175,45 @@ def test_bad_input_gives_one_clear_line_and_exit_code_2(run, arguments, message,
     assert result.stdout == ""
 
 
+def test_a_missing_backend_is_told_before_missing_data(run, monkeypatch):
+    monkeypatch.delenv("FASTNET_DATA", raising=False)
+    missing = {"cupy": Availability(False, "not installed: pip install 'fastnet[cuda13]'")}
+    monkeypatch.setattr("fastnet.backends.cupy_backend.CupyBackend.availability", lambda _: missing["cupy"])
+    message = run("train", "mnist-16", "--backend", "cupy", code=2).stderr
+    assert "fastnet[cuda13]" in message
+    assert len(message.splitlines()) == 1
+
+
+def test_outputs_that_cannot_be_written_are_told_before_training(run, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    for option, path, message in (
+        ("--save", "folder", "is a folder"),
+        ("--checkpoint", "folder", "is a folder"),
+        ("--plot", "curve.txt", "cannot draw that kind of file"),
+        ("--plot", "file", "pictures go into a folder"),
+    ):
+        result = run("train", "or-gate", "--backend", "numpy", option, tmp_path / path, code=2)
+        assert message in result.stderr
+        assert result.stdout == ""
+
+
+def test_quiet_is_quiet(run, tmp_path):
+    result = run("train", "or-gate", "--backend", "numpy", "-q", "--steps", 5, "--save", tmp_path / "net.safetensors")
+    assert result.stderr == ""
+    assert len(result.stdout.splitlines()) == 1
+
+
+def test_json_has_no_nan(run, tmp_path):
+    net = Network([1, 1], output="identity", backend="numpy", seed=0)
+    net.save(tmp_path / "net.safetensors")
+    np.savez(tmp_path / "one.npz", X=np.ones((1, 1)), y=np.ones(1))
+    output = run(
+        "evaluate", tmp_path / "net.safetensors", "--data", tmp_path / "one.npz", "--json", "--backend", "numpy"
+    )
+    assert json.loads(output.stdout, parse_constant=pytest.fail)["r2"] is None
+
+
 def test_divergence_gives_exit_code_1_and_keeps_the_last_finite_weights(run, recipe, csv):
     network = csv.with_name("net.safetensors")
     text = recipe.read_text().replace('activation = "tanh"', 'activation = "identity"\noutput = "identity"')

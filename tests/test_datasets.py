@@ -288,6 +288,7 @@ READABLE = {
     "a target by name": ("a,b\n1,7\n2,8\n", "a", [[7], [8]], [1, 2]),
     "a target by index": ("a,b\n1,7\n2,8\n", "0", [[7], [8]], [1, 2]),
     "no header, strings last": ("5.1,3,setosa\n4.9,2,virginica\n", "-1", [[5.1, 3], [4.9, 2]], ["setosa", "virginica"]),
+    "no header, yes and no": ("1.0,2.0,y\n1.2,3.4,n\n", "2", [[1, 2], [1.2, 3.4]], ["y", "n"]),
     "years as names": ("id,2019,2020\n3,1,7\n4,2,8\n", "2020", [[3, 1], [4, 2]], [7, 8]),
     "beyond 64 bits": ("a,y\n99999999999999999999,0\n1,1\n", None, [[1e20], [1]], [0, 1]),
 }  # fmt: skip

@@ -258,3 +258,15 @@ def test_copies_are_whole_and_independent(duplicate):
 
 def test_repr_tells_what_it_is():
     assert repr(Network([4, 6, 3])) == "Network(4-6-3, softmax, cross_entropy, float32)"
+
+
+def test_predict_and_evaluate_judge_alike_where_a_probability_is_hardly_above_one_half():
+    net = Network([1, 1], output="sigmoid", init=[[[1e-9]]], backend="numpy")
+    predicted = net.predict([[1.0]])
+    assert net.evaluate([[1.0]], predicted)["accuracy"] == 1.0
+
+
+def test_more_classes_than_a_validation_part_can_hold_are_split_all_the_same():
+    x, labels = np.random.default_rng(0).normal(size=(60, 3)), np.repeat(np.arange(30), 2)
+    net = Network([3, 30], backend="numpy", seed=0)
+    assert len(net.fit(x, labels, n_steps=2, validation_fraction=0.2).validation_loss) == 2

@@ -19,7 +19,8 @@ PUBLIC = {
     "Network", "History", "available_backends",
     "SGD", "Adam", "AdamW", "CosineDecay", "ExponentialDecay", "InverseScaling", "StepDecay",
     "Callback", "Checkpoint", "EarlyStopping", "ProgressBar",
-    "BackendUnavailableError", "DataError", "DivergenceError", "FastnetError", "FileFormatError", "SpecError",
+    "BackendUnavailableError", "DataError", "DeviceMemoryError", "DivergenceError", "MissingPackageError",
+    "FastnetError", "FileFormatError", "SpecError",
     "UnsupportedSpecError",
 }  # fmt: skip
 

@@ -80,8 +80,9 @@ class StepMetrics:
 class TrainingPlan(Protocol):
     """One network bound to one dataset on one device. Not safe for use by several threads at once.
 
-    For one backend and machine the results are the same bits run after run, for any number of threads, and however a
-    sequence of steps is cut into runs.
+    For one backend and machine the results are the same bits run after run, and however a sequence of steps is cut into
+    runs. For compiled backends they are so for any number of threads; NumPy leaves threads to its BLAS, which shares
+    sums out among them.
     """
 
     def run(self, learning_rates: Sequence[float] | NDArray, order: NDArray[np.int64] | None = None) -> StepMetrics:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from fastnet.backends.interface import Availability, Backend, BackendFactory
-from fastnet.errors import BackendUnavailableError, SpecError, unknown_name
+from fastnet.errors import BackendUnavailableError, SpecError, require_count, unknown_name
 
 __all__ = ["ENTRY_POINT_GROUP", "Choice", "available_backends", "backend_names", "choose_backend", "create_backend"]
 
@@ -58,8 +58,9 @@ def create_backend(name: str, device: str = "auto", n_threads: int | None = None
         The backend cannot be imported, or does not drive this kind of device.
     """
     check_device(device)
-    if n_threads is not None and (not isinstance(n_threads, int) or n_threads < 1):
-        raise SpecError(f"n_threads must be a whole number of at least 1, got {n_threads!r}")
+    if n_threads is not None:
+        require_count("n_threads", n_threads)
+        n_threads = int(n_threads)
     if name not in _factories():
         raise unknown_name("backend", name, ["auto", *_factories()])
     module_name, _, attribute = _factories()[name].partition(":")
@@ -117,10 +118,15 @@ def choose_backend(name: str | None = None, device: str = "auto", n_threads: int
     if name in (None, "auto"):
         name, asked_by = os.environ.get("FASTNET_BACKEND") or "auto", "FASTNET_BACKEND"
     if name != "auto":
-        backend = create_backend(name, device, n_threads)
+        try:
+            backend = create_backend(name, device, n_threads)
+        except BackendUnavailableError as error:
+            raise BackendUnavailableError(f"{error} (asked for by {asked_by})") from error
         availability = backend.availability()
         if not availability.ok:
-            raise BackendUnavailableError(f"backend {name!r} cannot run here: {availability.reason}")
+            raise BackendUnavailableError(
+                f"backend {name!r}, asked for by {asked_by}, cannot run here: {availability.reason}"
+            )
         return Choice(backend, f"asked for by {asked_by}")
     return _choose_automatically(device, n_threads)
 
@@ -138,7 +144,7 @@ def _choose_automatically(device: str, n_threads: int | None) -> Choice:
             continue
         availability = backend.availability()
         if availability.ok:
-            reason = "; ".join(["the fastest that can run here", *passed_over])
+            reason = "; ".join([f"the first of {', '.join(backend_names())} that can run here", *passed_over])
             logger.info("backend %s: %s", name, reason)
             return Choice(backend, reason)
         passed_over.append(f"{name}: {availability.reason}")

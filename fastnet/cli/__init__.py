@@ -42,9 +42,12 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("fastnet: interrupted", err=True)
+            sys.exit(130)
+        except BrokenPipeError:
+            raise
         except (FastnetError, OSError, MemoryError) as error:
-            if isinstance(error, BrokenPipeError):
-                raise
             text = " ".join(str(error).split()) or type(error).__name__
             click.echo(f"fastnet: {text}", err=True)
             sys.exit(1 if isinstance(error, DivergenceError) else 2)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fastnet.cli.options import ExistingOrNot, quiet_option
+from fastnet.cli.options import ExistingOrNot, quiet_option, to_json
 
 if TYPE_CHECKING:
     from fastnet.benchmarking import Measurement
@@ -52,7 +51,7 @@ def bench(
             workload, names, data=data, scale=scale, rounds=rounds, device=device, n_threads=n_threads
         )
     if as_json:
-        click.echo(json.dumps(benchmarking.as_json(measurements)))
+        click.echo(to_json(benchmarking.as_json(measurements)))
     else:
         _print_table(measurements)
     if not all(measurement.agrees for measurement in measurements):

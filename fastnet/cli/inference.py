@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import IO
 
@@ -10,7 +10,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnet.cli.options import ExistingOrNot, backend_options, data_options
+from fastnet.cli.options import ExistingOrNot, backend_options, data_options, to_json
 from fastnet.errors import DataError
 
 __all__ = ["evaluate", "predict"]
@@ -69,7 +69,7 @@ def evaluate(
         targets = targets.astype(str)  # numbers that do not count from 0 were trained on as strings
     figures = net.evaluate(samples, targets)
     if as_json:
-        click.echo(json.dumps(figures))
+        click.echo(to_json(figures))
     else:
         click.echo("  ".join(f"{name} {value:.6g}" for name, value in figures.items()))
 
@@ -78,9 +78,13 @@ def _read(n_features: int, data: Path | None, target: str | None) -> tuple[NDArr
     """Samples and, where there are some, targets: of a file, or of MNIST's test images in a folder."""
     from fastnet.datasets import load, read_samples
 
+    if data is None and os.environ.get("FASTNET_DATA"):
+        data = Path(os.environ["FASTNET_DATA"])
     if data is None:
         raise click.UsageError("name the data with --data PATH")
     if data.is_dir():
+        if target is not None:
+            raise click.UsageError("--target goes with a file; a folder is taken for MNIST's")
         _, samples, targets = load("mnist", data=data).judged_on
         return samples, targets
     return read_samples(data, n_features, target)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["ExistingOrNot", "backend_options", "data_options", "quiet_option"]
+__all__ = ["ExistingOrNot", "backend_options", "data_options", "quiet_option", "to_json"]
 
 ExistingOrNot: Any = click.Path(path_type=Path)  # whether it exists is for the reader to say, in its own words
 
@@ -37,6 +39,19 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def to_json(value: Any) -> str:
+    """JSON for machines; what is no finite number, which JSON has no word for, is null."""
+    return json.dumps(_finite(value))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, and no more output than the result.")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastnet.cli.options import ExistingOrNot, backend_options, data_options, quiet_option
-from fastnet.errors import DivergenceError, SpecError
+from fastnet.cli.options import ExistingOrNot, backend_options, data_options, quiet_option, to_json
+from fastnet.errors import SpecError
 from fastnet.spec import DTYPES
 
 if TYPE_CHECKING:
@@ -59,13 +58,12 @@ def train(
     callbacks = _callbacks(checkpoint, quiet or as_json)
     try:
         history = run.fit(callbacks=callbacks, resume_from=checkpoint if there else None)
-    except DivergenceError:
-        _save(run.network, save)  # the last finite weights
-        raise
+    finally:  # also after divergence: the last finite weights
+        _save(run.network, save, quiet)
     figures = run.evaluate()
     findings = check_expectations(run.expectations, history, figures) if history.stop_reason == "completed" else []
     if as_json:
-        click.echo(json.dumps(_as_json(described, run.network, history, figures, findings)))
+        click.echo(to_json(_as_json(described, run.network, history, figures, findings)))
     elif quiet:
         _print_figures(figures)
     else:
@@ -73,10 +71,10 @@ def train(
         _print_figures(figures)
         for finding in findings:
             click.echo(f"expected  {finding}")
-    _save(run.network, save)
     if plot is not None:
         for path in _draw(plot, run, history):
-            click.echo(f"drew {path}", err=True)
+            if not quiet:
+                click.echo(f"drew {path}", err=True)
     if history.stop_reason == "interrupted":
         raise SystemExit(130)
 
@@ -86,10 +84,17 @@ def _check_outputs(save: Path | None, plot: Path | None, checkpoint: Path | None
     for path in (save, plot, checkpoint):
         if path is not None and not path.absolute().parent.is_dir():
             raise SpecError(f"{path}: there is no folder {path.parent} to write it to")
+    for path in (save, checkpoint):
+        if path is not None and path.is_dir():
+            raise SpecError(f"{path}: is a folder, and a file is to be written")
     if plot is not None:
-        from fastnet.plotting.style import new_figure
+        from fastnet.plotting import image_suffixes
 
-        new_figure(1, 1)  # raises where matplotlib is missing
+        suffixes = image_suffixes()  # raises where matplotlib is missing
+        if plot.suffix and not plot.is_dir() and plot.suffix.lower() not in suffixes:
+            raise SpecError(f"{plot}: cannot draw that kind of file; name a folder, or use {', '.join(suffixes)}")
+        if not plot.suffix and plot.exists() and not plot.is_dir():
+            raise SpecError(f"{plot}: is a file, and pictures go into a folder")
 
 
 def _callbacks(checkpoint: Path | None, quiet: bool) -> list[Callback]:
@@ -99,10 +104,11 @@ def _callbacks(checkpoint: Path | None, quiet: bool) -> list[Callback]:
     return callbacks if checkpoint is None else [*callbacks, Checkpoint(checkpoint)]
 
 
-def _save(network: Network, path: Path | None) -> None:
-    if path is not None:
+def _save(network: Network, path: Path | None, quiet: bool) -> None:
+    if path is not None and network.history is not None:
         network.save(path)
-        click.echo(f"saved {path}", err=True)
+        if not quiet:
+            click.echo(f"saved {path}", err=True)
 
 
 def _print_report(recipe: Recipe, run: PreparedRun, history: History) -> None:
@@ -151,7 +157,7 @@ def _as_json(
 def _draw(path: Path, run: PreparedRun, history: History) -> list[Path]:
     from fastnet import plotting
 
-    if not path.suffix:
+    if not path.suffix or path.is_dir():
         return plotting.save_pictures(path, run.network, history, run.table)
     plotting.history_figure(history).savefig(path)
     return [path]

@@ -50,7 +50,10 @@ class ParquetFile:
         DataError
             A column does not hold numbers, or the target has gaps.
         """
-        x = np.column_stack([self._numbers(column) for column in self.used if column != target])
+        features = [self._numbers(column) for column in self.used if column != target]
+        if not features:
+            raise DataError(f"{self._path}: has no column but the target {self.names[self.used[0]]!r}")
+        x = np.column_stack(features)
         return x, None if target is None else self._target(target)
 
     def _numbers(self, column: int) -> NDArray[np.float64]:

@@ -189,7 +189,8 @@ def _sniff_delimiter(lines: list[str]) -> str:
 
 
 def _is_header(first: list[str], second: list[str]) -> bool:
-    if any(name.lower() in TARGET_NAMES for name in first) or not any(map(_is_number, first)):
+    names = {name.lower() for name in first} & set(TARGET_NAMES) - {"y"}  # a "y" among numbers may say yes
+    if names or not any(map(_is_number, first)):
         return True
     return any(
         _is_number(below) and not _is_number(above) and above.lower() not in _MISSING

@@ -20,10 +20,12 @@ from fastnet.history import History
 from fastnet.plotting.curves import history_figure, plot_history
 from fastnet.plotting.labels import plot_confusion, plot_images
 from fastnet.plotting.points import Model, plot_boundary, plot_predictions
+from fastnet.plotting.style import new_figure
 
 __all__ = [
     "Model",
     "history_figure",
+    "image_suffixes",
     "plot_boundary",
     "plot_confusion",
     "plot_history",
@@ -31,6 +33,17 @@ __all__ = [
     "plot_predictions",
     "save_pictures",
 ]
+
+
+def image_suffixes() -> list[str]:
+    """File suffixes that pictures can be written with, such as ".png".
+
+    Raises
+    ------
+    MissingPackageError
+        matplotlib is not installed.
+    """
+    return sorted(f".{kind}" for kind in new_figure(1, 1).canvas.get_supported_filetypes())
 
 
 def save_pictures(directory: str | os.PathLike[str], network: Model, history: History, table: Table) -> list[Path]:

@@ -44,7 +44,8 @@ class Recipe:
     optimizer : SGD, Adam or AdamW
     training : mapping
         Keyword arguments of ``Network.fit``.
-    seed : int or None
+    seed : int
+        0 where the recipe has none: a run that is killed is to be resumed with the same one.
     expectations : tuple of Expectation
     """
 
@@ -56,7 +57,7 @@ class Recipe:
     network: Mapping[str, Any]
     optimizer: Optimizer
     training: Mapping[str, Any]
-    seed: int | None
+    seed: int
     expectations: tuple[Expectation, ...]
 
 
@@ -139,7 +140,7 @@ def _parse(text: str, name: str, directory: Path) -> Recipe:
             },
             network=network,
             optimizer=optimizer_from_dict(document["optimizer"]) if "optimizer" in document else SGD(),
-            seed=training.pop("seed", None),
+            seed=training.pop("seed", 0),
             training=training,
             expectations=tuple(map(Expectation.from_dict, _expect_tables(document))),
         )

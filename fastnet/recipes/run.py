@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnet import initializers
+from fastnet.backends.registry import choose_backend
 from fastnet.datasets import Table, load
 from fastnet.errors import DataError, SpecError
 from fastnet.history import History
@@ -106,6 +107,7 @@ def prepare(
         training = {name: value for name, value in training.items() if name not in ("n_steps", "n_epochs")}
     optimizer = recipe.optimizer if learning_rate is None else replace(recipe.optimizer, learning_rate=learning_rate)
 
+    choose_backend(backend, device, n_threads)  # what is missing is told before any data are read
     with naming(recipe.name):
         table = load(recipe.source, recipe.data, data=data, target=target)
         arguments = dict(recipe.network) if dtype is None else {**recipe.network, "dtype": dtype}

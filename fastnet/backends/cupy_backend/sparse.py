@@ -88,6 +88,9 @@ class SparseMatrix:
     def T(self) -> SparseMatrix:  # noqa: N802  as arrays have it
         """The transposed matrix (D, R), made on the device once."""
         n_rows, n_columns = self.shape
+        if not len(self._values):
+            starts = cupy.zeros(n_columns + 1, self._indptr.dtype)
+            return SparseMatrix(starts, self._indices, self._values, (n_columns, n_rows))
         order = cupy.argsort(self._indices, kind="stable")  # rows stay in ascending order within a column
         columns = self._indices[order]
         indptr = cupy.searchsorted(columns, cupy.arange(n_columns + 1), side="left")
