@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fastnet.errors import SpecError, unknown_name
 from fastnet.parameters import ParameterLayout, Parameters
 
-__all__ = ["SCHEMES", "RandomSource", "draw", "initialize"]
+__all__ = ["SCHEMES", "RandomSource", "draw", "draw_seed", "initialize", "random_source"]
 
 RandomSource = np.random.Generator | np.random.RandomState
 
@@ -122,3 +122,22 @@ def _numbers(scheme: str, *texts: str) -> list[float]:
         return [float(text) for text in texts]
     except ValueError:
         raise SpecError(f"init {scheme!r}: the arguments must be two numbers, as in 'uniform(-0.5, 0.5)'") from None
+
+
+def draw_seed(random: RandomSource) -> int:
+    """A seed for later, drawn from a generator."""
+    return int(random.uniform(0, 2**32))
+
+
+def random_source(seed: int | RandomSource | None) -> tuple[RandomSource, int | None]:
+    """The generator of initial weights, and the seed of everything drawn later.
+
+    It is None for a generator of the caller's: then it is to be drawn from it, once the weights have been.
+    """
+    if isinstance(seed, np.random.Generator | np.random.RandomState):
+        return seed, None
+    if seed is None:
+        seed = int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise SpecError(f"seed must be a whole number of at least 0, a Generator or a RandomState, got {seed!r}")
+    return np.random.default_rng(int(seed)), int(seed)

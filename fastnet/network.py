@@ -18,11 +18,11 @@ from fastnet.callbacks import Callback, as_callbacks
 from fastnet.data import Dataset, TargetCoding, make_dataset, split_validation, validate_samples
 from fastnet.errors import SpecError, require_count
 from fastnet.history import History
-from fastnet.initializers import RandomSource, initialize
+from fastnet.initializers import RandomSource, draw_seed, initialize, random_source
 from fastnet.optimizers import SGD, Optimizer
 from fastnet.parameters import ParameterLayout, Parameters
 from fastnet.run_settings import RunSettings
-from fastnet.spec import HEADS, OUTPUTS, NetworkSpec, TrainingSpec
+from fastnet.spec import NetworkSpec, TrainingSpec, describe_network
 from fastnet.training import TrainingRun
 
 __all__ = ["Network"]
@@ -114,12 +114,11 @@ class Network:
         n_threads: int | None = None,
         seed: int | RandomSource | None = None,
     ) -> None:
-        self.spec = _describe(layer_sizes, activation, output, loss, bias, reduction, l2, input_scale, dtype)
-        random, self._seed = _random_source(seed)
+        self.spec = describe_network(layer_sizes, activation, output, loss, bias, reduction, l2, input_scale, dtype)
+        random, later_seed = random_source(seed)
         layout = ParameterLayout.of(self.spec)
         self._parameters = initialize(layout, init, bias_init, random, self.spec.dtype)
-        if random is seed:  # what is drawn later must depend on the caller's generator too
-            self._seed = int(random.uniform(0, 2**32))
+        self._seed = draw_seed(random) if later_seed is None else later_seed
         self._coding: TargetCoding | None = None
         self._n_epochs_seen = 0
         self.history: History | None = None
@@ -389,51 +388,9 @@ class Network:
         spec, parameters, coding = persistence.load_network(path)
         network = cls.__new__(cls)
         network.spec, network._parameters, network._coding = spec, parameters, coding
-        _, network._seed = _random_source(seed)
+        random, later_seed = random_source(seed)
+        network._seed = draw_seed(random) if later_seed is None else later_seed
         network._n_epochs_seen = 0
         network.history = None
         network._bind(backend, device, n_threads)
         return network
-
-
-def _describe(
-    layer_sizes: Sequence[int],
-    activation: str | Sequence[str],
-    output: str,
-    loss: str | None,
-    bias: bool,
-    reduction: str,
-    l2: float,
-    input_scale: float,
-    dtype: Any,
-) -> NetworkSpec:
-    """The specification for the arguments of `Network`, NumPy's own kinds of numbers and dtypes included."""
-    try:
-        sizes = tuple(int(size) if isinstance(size, np.integer) else size for size in layer_sizes)
-        n_hidden = max(len(sizes) - 2, 0)
-        return NetworkSpec(
-            layer_sizes=sizes,
-            activations=(activation,) * n_hidden if isinstance(activation, str) else tuple(activation),
-            output=output,
-            loss=HEADS[output][0] if loss is None and output in OUTPUTS else str(loss),
-            bias=bool(bias),
-            reduction=reduction,
-            l2=float(l2),
-            input_scale=float(input_scale),
-            dtype=str(dtype) if isinstance(dtype, str | None) else np.dtype(dtype).name,
-        )
-    except (TypeError, ValueError) as error:
-        if isinstance(error, SpecError):
-            raise
-        raise SpecError(f"an argument of Network is of the wrong type: {error}") from error
-
-
-def _random_source(seed: int | RandomSource | None) -> tuple[RandomSource, int]:
-    """The generator of initial weights, and the seed for everything drawn later."""
-    if isinstance(seed, np.random.Generator | np.random.RandomState):
-        return seed, 0
-    if seed is None:
-        seed = int(np.random.SeedSequence().generate_state(1)[0])
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise SpecError(f"seed must be a whole number of at least 0, a Generator or a RandomState, got {seed!r}")
-    return np.random.default_rng(int(seed)), int(seed)

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from fastnet.errors import SpecError, unknown_name
 from fastnet.optimizers import SGD, Optimizer
 
-__all__ = ["ACTIVATIONS", "DTYPES", "HEADS", "LOSSES", "OUTPUTS", "REDUCTIONS", "NetworkSpec", "Task", "TrainingSpec"]
+__all__ = [
+    "ACTIVATIONS",
+    "DTYPES",
+    "HEADS",
+    "LOSSES",
+    "OUTPUTS",
+    "REDUCTIONS",
+    "NetworkSpec",
+    "Task",
+    "TrainingSpec",
+    "describe_network",
+]
 
 ACTIVATIONS = ("identity", "relu", "sigmoid", "tanh", "leaky_relu", "elu", "gelu", "silu")
 OUTPUTS = ("softmax", "sigmoid", "identity", "exp")
@@ -141,6 +153,38 @@ class NetworkSpec:
     def with_identity_output(self) -> NetworkSpec:
         """The same network ending before its output function: what it predicts are the logits."""
         return replace(self, output="identity", loss="squared_error")
+
+
+def describe_network(
+    layer_sizes: Sequence[int],
+    activation: str | Sequence[str],
+    output: str,
+    loss: str | None,
+    bias: bool,
+    reduction: str,
+    l2: float,
+    input_scale: float,
+    dtype: Any,
+) -> NetworkSpec:
+    """The specification for the arguments of `Network`, NumPy's own kinds of numbers and dtypes included."""
+    try:
+        sizes = tuple(int(size) if isinstance(size, np.integer) else size for size in layer_sizes)
+        n_hidden = max(len(sizes) - 2, 0)
+        return NetworkSpec(
+            layer_sizes=sizes,
+            activations=(activation,) * n_hidden if isinstance(activation, str) else tuple(activation),
+            output=output,
+            loss=HEADS[output][0] if loss is None and output in OUTPUTS else str(loss),
+            bias=bool(bias),
+            reduction=reduction,
+            l2=float(l2),
+            input_scale=float(input_scale),
+            dtype=str(dtype) if isinstance(dtype, str | None) else np.dtype(dtype).name,
+        )
+    except (TypeError, ValueError) as error:
+        if isinstance(error, SpecError):
+            raise
+        raise SpecError(f"an argument of Network is of the wrong type: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ def test_import_of_cupy_fails(monkeypatch):
         @staticmethod
         def find_spec(name, path=None, target=None):
             if name == "cupy":
-                raise PermissionError(13, "Permission denied: '/root/.cupy'")
+                raise PermissionError(13, "Permission denied: '/home/someone/.cupy'")
 
     monkeypatch.delitem(sys.modules, "cupy")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)

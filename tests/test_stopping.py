@@ -121,6 +121,8 @@ def test_an_error_in_a_callback_is_raised_and_the_weights_are_kept():
 
 
 LONG_FIT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may have had it ignored
 import numpy as np
 from fastnet import Network, SGD
 x = np.random.default_rng(0).normal(size=(200, 10)).astype(np.float32)
@@ -142,7 +144,10 @@ def test_ctrl_c_ends_the_fit_and_not_the_program():
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
         assert process.stdout.readline() == "10\n", process.stderr.read()
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        try:
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0, errors
     assert output == "kept the weights\n"
     assert "interrupted after" in errors
