@@ -51,7 +51,8 @@ class Process:
         self.source, self.target = directory / "workload.pickle", directory / "parameters.npy"
         self.source.write_bytes(pickle.dumps(loaded))
         self.row, self.directory, self.layout = row, directory, loaded.start.layout
-        self.environment = os.environ | {"PYTHONPATH": str(Path(fastnet.__file__).parents[1])}
+        folders = Path(fastnet.__file__).parents[1], SCRIPT.parent  # the script's own is not searched in safe mode
+        self.environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
         self.n_caches = 0
 
     def empty_cache(self):

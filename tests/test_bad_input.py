@@ -45,7 +45,7 @@ def wrong_csr():
 
 
 BAD_X = {
-    "column-beyond-the-last-in-csr": (wrong_csr(), "indices"),
+    "column-beyond-the-last-in-csr": (wrong_csr(), "indices|column index"),
     "empty": (np.empty((0, N_FEATURES)), r"0 sample\(s\)"),
     "empty-list": ([], "Expected 2D array, got 1D array"),
     "no-features": (np.empty((N_SAMPLES, 0)), r"0 feature\(s\)"),
