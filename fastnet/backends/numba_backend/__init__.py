@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fastnet.backends.interface import Availability
 from fastnet.backends.numba_backend import plan
 from fastnet.backends.numba_backend.plan import NumbaPlan
-from fastnet.backends.numba_backend.threads import resolve_thread_count, threading_layers
+from fastnet.backends.numba_backend.threads import resolve_thread_count
 from fastnet.data import Dataset
 from fastnet.errors import BackendUnavailableError
 from fastnet.parameters import Parameters
@@ -45,11 +45,8 @@ class NumbaBackend:
 
     def availability(self) -> Availability:
         """Available wherever Numba can be imported."""
-        layers = ", ".join(threading_layers())
         threads = f"{self._n_threads} thread{'s' if self._n_threads > 1 else ''}"
-        return Availability(
-            True, f"Numba {numba.__version__}, {threads}, run by the first of {layers} that loads", ("cpu",)
-        )
+        return Availability(True, f"Numba {numba.__version__}, {threads}", ("cpu",))
 
     def check_support(self, spec: TrainingSpec) -> None:
         """Supports every specification."""

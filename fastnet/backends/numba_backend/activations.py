@@ -1,53 +1,32 @@
-"""Activations in forward and backward pairs, and the passes over a tile that apply them.
+"""Activations and their derivatives, over all numbers of a tile's layer at once.
 
-The formulas are those of :mod:`fastnet.reference`, where their sources stand.
+The formulas are those of :mod:`fastnet.reference`, where their sources stand. Each loop is a function of its own, so
+that only those of a network are compiled.
 """
 
-# Legend: B rows of a tile, O width of a layer. z (B, O) pre-activation, h (B, O) activation, d_h and d_z (B, O) the
-# gradients of the objective with respect to them.
+# Legend: h, on entry a pre-activation z, becomes the activation; d, on entry the gradient of the objective with respect
+# to h, becomes that with respect to z. Both are flat. `kept` is z where KEEPS_Z says so, and h elsewhere.
 # Constants take the type of what they meet, ``type(z)(1)``: a plain 1 or 0.5 would turn float32 into float64.
-# The choice of activation stands outside the loop over a tile, so that the compiler can vectorise each of them.
 
 # Kernels get their types from Numba:
 # mypy: allow-untyped-defs, allow-untyped-calls
+# ruff: noqa: ARG001, functions of one kind take the same arguments
 
 from __future__ import annotations
 
 import math
 
-from fastnet.backends.numba_backend.compiling import kernel
-from fastnet.backends.numba_backend.exponential import exp_of_nonpositive
+from fastnet.backends.numba_backend.compiling import NativeFunction, kernel
+from fastnet.backends.numba_backend.elementary import exp_of_nonpositive, tanh
 from fastnet.reference import LEAKY_SLOPE
 
-__all__ = ["ACTIVATION_CODES", "activation_backward", "bias_activation", "sigmoid"]
-
-IDENTITY, RELU, SIGMOID, TANH, LEAKY_RELU, ELU, GELU, SILU = range(8)
-
-ACTIVATION_CODES = {
-    "identity": IDENTITY,
-    "relu": RELU,
-    "sigmoid": SIGMOID,
-    "tanh": TANH,
-    "leaky_relu": LEAKY_RELU,
-    "elu": ELU,
-    "gelu": GELU,
-    "silu": SILU,
-}
+__all__ = ["ACTIVATE", "BACKWARD", "KEEPS_Z", "sigmoid"]
 
 _SQRT_HALF = math.sqrt(0.5)
 _DENSITY_AT_ZERO = math.sqrt(0.5 / math.pi)
 
-
-@kernel
-def relu(z):
-    zero = type(z)(0)
-    return zero if z < zero else z  # noqa: FURB136, NaN must stay NaN
-
-
-@kernel
-def relu_backward(d_h, z):
-    zero = type(z)(0)
-    return d_h if z > zero else zero
+# The derivative cannot be had from the activation alone.
+KEEPS_Z = frozenset({"gelu", "silu"})
 
 
 @kernel
@@ -58,122 +37,140 @@ def sigmoid(z):
     return (one if z >= zero else e) / (one + e)
 
 
-@kernel
-def sigmoid_backward(d_h, h):
-    return d_h * h * (type(h)(1) - h)
+@NativeFunction
+def identity(h):
+    """h is z."""
 
 
-@kernel
-def tanh_backward(d_h, h):
-    return d_h * (type(h)(1) - h * h)
+@NativeFunction
+def identity_backward(d, kept):
+    """The derivative is one."""
 
 
-@kernel
-def leaky_relu(z):
-    return type(z)(LEAKY_SLOPE) * z if z < type(z)(0) else z
+@NativeFunction
+def relu(h):
+    """``max(z, 0)``."""
+    for k in range(h.size):
+        zero = type(h[k])(0)
+        h[k] = zero if h[k] < zero else h[k]  # noqa: FURB136, NaN must stay NaN
 
 
-@kernel
-def leaky_relu_backward(d_h, z):
-    return d_h if z > type(z)(0) else type(z)(LEAKY_SLOPE) * d_h
+@NativeFunction
+def relu_backward(d, kept):
+    """1 above zero, else 0."""
+    for k in range(d.size):
+        zero = type(d[k])(0)
+        d[k] = d[k] if kept[k] > zero else zero
 
 
-@kernel
-def elu(z):
-    return math.expm1(z) if z < type(z)(0) else z
+@NativeFunction
+def sigmoid_forward(h):
+    """``1 / (1 + exp(-z))``."""
+    for k in range(h.size):
+        h[k] = sigmoid(h[k])
 
 
-@kernel
-def elu_backward(d_h, z, h):
-    return d_h if z > type(z)(0) else d_h * (h + type(z)(1))
+@NativeFunction
+def sigmoid_backward(d, kept):
+    """``h (1 - h)``."""
+    for k in range(d.size):
+        d[k] *= kept[k] * (type(d[k])(1) - kept[k])
 
 
-@kernel
-def gelu(z):
-    half, one = type(z)(0.5), type(z)(1)
-    return half * z * (one + math.erf(z * type(z)(_SQRT_HALF)))
+@NativeFunction
+def tanh_forward(h):
+    """``tanh(z)``."""
+    for k in range(h.size):
+        h[k] = tanh(h[k])
 
 
-@kernel
-def gelu_backward(d_h, z):
-    half, one = type(z)(0.5), type(z)(1)
-    distribution = half * (one + math.erf(z * type(z)(_SQRT_HALF)))
-    density = type(z)(_DENSITY_AT_ZERO) * math.exp(-half * z * z)
-    return d_h * (distribution + z * density)
+@NativeFunction
+def tanh_backward(d, kept):
+    """``1 - h ** 2``."""
+    for k in range(d.size):
+        d[k] *= type(d[k])(1) - kept[k] * kept[k]
 
 
-@kernel
-def silu(z):
-    return z * sigmoid(z)
+@NativeFunction
+def leaky_relu(h):
+    """z above zero, else a small multiple of it."""
+    for k in range(h.size):
+        h[k] = type(h[k])(LEAKY_SLOPE) * h[k] if h[k] < type(h[k])(0) else h[k]
 
 
-@kernel
-def silu_backward(d_h, z):
-    one = type(z)(1)
-    s = sigmoid(z)
-    return d_h * s * (one + z * (one - s))
+@NativeFunction
+def leaky_relu_backward(d, kept):
+    """1 above zero, else the slope."""
+    for k in range(d.size):
+        d[k] = d[k] if kept[k] > type(d[k])(0) else type(d[k])(LEAKY_SLOPE) * d[k]
 
 
-@kernel
-def bias_activation(code, z, scale, bias, h):
-    """``z = scale * z + bias`` in place, and ``h = activation(z)``: z and h (B, O), bias (O,)."""
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            z[i, j] = scale * z[i, j] + bias[j]
-    activate(code, z.reshape(z.size), h.reshape(h.size))
+@NativeFunction
+def elu(h):
+    """z above zero, else ``exp(z) - 1``."""
+    for k in range(h.size):
+        h[k] = math.expm1(h[k]) if h[k] < type(h[k])(0) else h[k]
 
 
-@kernel
-def activate(code, z, h):
-    """``h = activation(z)``, both of one dimension: a layer may be narrower than the CPU's vectors."""
-    if code == IDENTITY:
-        for k in range(z.size):
-            h[k] = z[k]
-    elif code == RELU:
-        for k in range(z.size):
-            h[k] = relu(z[k])
-    elif code == SIGMOID:
-        for k in range(z.size):
-            h[k] = sigmoid(z[k])
-    elif code == TANH:
-        for k in range(z.size):
-            h[k] = math.tanh(z[k])
-    elif code == LEAKY_RELU:
-        for k in range(z.size):
-            h[k] = leaky_relu(z[k])
-    elif code == ELU:
-        for k in range(z.size):
-            h[k] = elu(z[k])
-    elif code == GELU:
-        for k in range(z.size):
-            h[k] = gelu(z[k])
-    elif code == SILU:
-        for k in range(z.size):
-            h[k] = silu(z[k])
+@NativeFunction
+def elu_backward(d, kept):
+    """1 above zero, else ``h + 1``."""
+    for k in range(d.size):
+        d[k] = d[k] if kept[k] > type(d[k])(0) else d[k] * (kept[k] + type(d[k])(1))
 
 
-@kernel
-def activation_backward(code, d_h, z, h):
-    """Turn d_h (B, O) into d_z in place."""
-    d, z, h = d_h.reshape(d_h.size), z.reshape(z.size), h.reshape(h.size)
-    if code == RELU:
-        for k in range(d.size):
-            d[k] = relu_backward(d[k], z[k])
-    elif code == SIGMOID:
-        for k in range(d.size):
-            d[k] = sigmoid_backward(d[k], h[k])
-    elif code == TANH:
-        for k in range(d.size):
-            d[k] = tanh_backward(d[k], h[k])
-    elif code == LEAKY_RELU:
-        for k in range(d.size):
-            d[k] = leaky_relu_backward(d[k], z[k])
-    elif code == ELU:
-        for k in range(d.size):
-            d[k] = elu_backward(d[k], z[k], h[k])
-    elif code == GELU:
-        for k in range(d.size):
-            d[k] = gelu_backward(d[k], z[k])
-    elif code == SILU:
-        for k in range(d.size):
-            d[k] = silu_backward(d[k], z[k])
+@NativeFunction
+def gelu(h):
+    """z times the normal distribution function of z."""
+    for k in range(h.size):
+        half, one = type(h[k])(0.5), type(h[k])(1)
+        h[k] = half * h[k] * (one + math.erf(h[k] * type(h[k])(_SQRT_HALF)))
+
+
+@NativeFunction
+def gelu_backward(d, kept):
+    """The distribution function plus z times the density."""
+    for k in range(d.size):
+        z, half, one = kept[k], type(d[k])(0.5), type(d[k])(1)
+        distribution = half * (one + math.erf(z * type(z)(_SQRT_HALF)))
+        density = type(z)(_DENSITY_AT_ZERO) * math.exp(-half * z * z)
+        d[k] *= distribution + z * density
+
+
+@NativeFunction
+def silu(h):
+    """``z sigmoid(z)``."""
+    for k in range(h.size):
+        h[k] *= sigmoid(h[k])
+
+
+@NativeFunction
+def silu_backward(d, kept):
+    """``s (1 + z (1 - s))`` with ``s = sigmoid(z)``."""
+    for k in range(d.size):
+        z, one = kept[k], type(d[k])(1)
+        s = sigmoid(z)
+        d[k] *= s * (one + z * (one - s))
+
+
+ACTIVATE = {
+    "identity": identity,
+    "relu": relu,
+    "sigmoid": sigmoid_forward,
+    "tanh": tanh_forward,
+    "leaky_relu": leaky_relu,
+    "elu": elu,
+    "gelu": gelu,
+    "silu": silu,
+}
+
+BACKWARD = {
+    "identity": identity_backward,
+    "relu": relu_backward,
+    "sigmoid": sigmoid_backward,
+    "tanh": tanh_backward,
+    "leaky_relu": leaky_relu_backward,
+    "elu": elu_backward,
+    "gelu": gelu_backward,
+    "silu": silu_backward,
+}

@@ -9,24 +9,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnet.backends.numba_backend.activations import ACTIVATION_CODES
-from fastnet.backends.numba_backend.heads import HEAD_CODES, OUTPUT_CODES, TASK_CODES
+from fastnet.backends.numba_backend.activations import ACTIVATE, BACKWARD
+from fastnet.backends.numba_backend.heads import COUNTS, HEADS, OUTPUTS
+from fastnet.backends.numba_backend.layout import MemoryLayout
+from fastnet.backends.numba_backend.packing import PackedRows, PackedTiles
+from fastnet.backends.numba_backend.products import (
+    Left,
+    Panels,
+    dot_with_panels,
+    dots_of_rows,
+    multiply,
+    panel_sums,
+    row_sums,
+)
 from fastnet.backends.numba_backend.records import (
-    LAYER_DTYPE,
     CodedNetwork,
     CodedOptimizer,
     GroupSums,
+    Kernels,
     OptimizerState,
     Samples,
     Scratch,
 )
+from fastnet.backends.numba_backend.sparse import sparse_kernels
 from fastnet.backends.numba_backend.updates import ADAM, CHUNK, MOMENTUM, NESTEROV, PLAIN_SGD
-from fastnet.data import is_sparse
 from fastnet.optimizers import SGD, AdamW, Optimizer
-from fastnet.parameters import ParameterLayout
 from fastnet.spec import NetworkSpec, Task
 
 __all__ = [
+    "choose_kernels",
     "code_network",
     "code_optimizer",
     "code_samples",
@@ -38,30 +49,70 @@ __all__ = [
 
 _CACHE_LINE = 64  # bytes
 
+_NO_BYTES = np.empty(0, np.uint8)
 
-def code_network(network: NetworkSpec, task: Task = "regression") -> CodedNetwork:
+
+def code_network(network: NetworkSpec, layout: MemoryLayout) -> CodedNetwork:
     """The record of a network."""
-    layout = ParameterLayout.of(network)
-    widths = np.array(network.layer_sizes[1:])
-    layers = np.empty(network.n_layers, LAYER_DTYPE)
-    layers["fan_in"], layers["fan_out"] = network.layer_sizes[:-1], widths
-    layers["weight"] = layout.weight_offsets
-    layers["bias"] = layout.n_weights + np.cumsum(widths) - widths
-    layers["z"] = network.n_features + 3 * (np.cumsum(widths) - widths)
-    layers["h"] = layers["z"] + widths
-    layers["d"] = layers["h"] + widths
-    layers["activation"] = [ACTIVATION_CODES[name] for name in (*network.activations, "identity")]
+    layers = layout.layers.copy()
+    written, read = np.empty(0, network.numpy_dtype), read_only((), network.numpy_dtype)
+    for layer, name in zip(layers, network.activations, strict=False):
+        layer["activate"] = ACTIVATE[name].for_arguments(written).address
+        layer["backward"] = BACKWARD[name].for_arguments(written, read).address
     return CodedNetwork(
         layers,
-        n_columns=network.n_features + 3 * int(widths.sum()),
-        output=OUTPUT_CODES[network.output],
-        head=HEAD_CODES[network.output, network.loss],
-        task=TASK_CODES[task],
+        layout.across,
+        layout.lanes,
+        layout.row_multiple,
+        layout.logits,
+        layout.outputs,
+        layout.d_logits,
+        layout.loss_rows,
+        layout.n_columns,
         is_mean=network.reduction == "mean",
         l2=float(network.l2),
         input_scale=float(network.input_scale),
+        first_weight_size=layout.first_weight_size,
         n_weights=layout.n_weights,
-        n_parameters=layout.size,
+        n_parameters=layout.n_parameters if network.bias else layout.n_weights,
+    )
+
+
+def choose_kernels(
+    network: NetworkSpec, task: Task, layout: MemoryLayout, packed: PackedRows | None, *, sorts: bool
+) -> Kernels:
+    """The functions that a network and its samples need, compiled or loaded; `sorts` if tiles are not packed ahead."""
+    dtype = network.numpy_dtype
+    numbers, table, out = read_only((), dtype), np.empty((0, 0), dtype), np.empty(0, dtype)
+    raw, raw_out, whole, whole_out = (
+        array for kind in (np.uint8, np.int64) for array in (read_only((), kind), np.empty(0, kind))
+    )
+    labels, left, panels = np.empty(0, np.int32), Left(0, 0, 0, 0, 0, 0), Panels(0, 0, 0)
+    activation = network.activations[0] if network.activations else "identity"
+    sparse = sparse_kernels(packed.values.dtype, packed.columns.dtype) if packed else sparse_kernels(raw.dtype, raw.dtype)
+    is_packed, is_deep = packed is not None, network.n_layers > 1
+    return Kernels(
+        multiply.for_arguments(numbers, left, numbers, panels, out, panels, 0, 0, 0.0, numbers, panels, 0),
+        dot_with_panels.for_arguments(
+            numbers, panels, 0, numbers, 0, 0, 0, out, 0, 0, needed=is_deep and not layout.across
+        ),
+        dots_of_rows.for_arguments(numbers, 0, 0, numbers, 0, 0, 0, 0, out, 0, False, needed=layout.across),
+        row_sums.for_arguments(numbers, 0, 0, 0, 0, out, 0, False),
+        panel_sums.for_arguments(numbers, panels, 0, 0, out, 0, False, needed=not layout.across),
+        ACTIVATE[activation].for_arguments(out),
+        BACKWARD[activation].for_arguments(out, numbers),
+        OUTPUTS[network.output].for_arguments(table, table, table),
+        HEADS[network.output, network.loss].for_arguments(table, table, labels, table, table, table, out),
+        COUNTS[task, network.takes_labels].for_arguments(table, table, labels, table, labels, 0, whole_out),
+        sparse.product.for_arguments(
+            raw, raw, whole, whole, 0, 0, 0, numbers, 0, 0, 0.0, 0, out, 0, needed=is_packed
+        ),
+        sparse.product_backward.for_arguments(
+            raw, raw, whole, 0, numbers, 0, 0, 0, out, 0, False, needed=is_packed
+        ),
+        sparse.sort_by_columns.for_arguments(
+            raw, raw, whole, whole, 0, 0, whole_out, raw_out, raw_out, needed=is_packed and sorts
+        ),
     )
 
 
@@ -81,9 +132,14 @@ def code_optimizer(optimizer: Optimizer) -> CodedOptimizer:
 
 
 def code_samples(
-    network: NetworkSpec, x: Any, targets: NDArray | None = None, sample_weight: NDArray | None = None
+    network: NetworkSpec,
+    x: Any,
+    packed: PackedRows | None,
+    tiles: PackedTiles | None = None,
+    targets: NDArray | None = None,
+    sample_weight: NDArray | None = None,
 ) -> Samples:
-    """The record of samples (N, D), dense or CSR, and of what belongs to them, as far as given.
+    """The record of samples (N, D), and of what belongs to them, as far as given.
 
     What has the right dtype is not copied. All arrays are read-only views: whether the user's own can be written to
     would make another type for the compiler.
@@ -91,23 +147,21 @@ def code_samples(
     dtype = network.numpy_dtype
     labels = targets if targets is not None and network.takes_labels else ()
     matrix = targets if targets is not None and not network.takes_labels else np.empty((0, network.n_outputs))
-    sparse = is_sparse(x)
-    dense = np.empty((0, network.n_features), np.uint8) if sparse else x
+    of_bytes = packed is None and x.dtype == np.uint8
     return Samples(
-        bytes=read_only(dense, np.uint8 if dense.dtype == np.uint8 else dtype).view(np.uint8),
-        values=read_only(x.data if sparse else (), dtype),
-        columns=read_only(x.indices if sparse else (), np.int32),
-        row_starts=read_only(x.indptr if sparse else (), np.int64),
+        network.n_features,
+        numbers=read_only(() if packed or of_bytes else x, dtype).reshape(-1),
+        bytes=read_only(x if of_bytes else (), np.uint8).reshape(-1),
+        packed_values=_raw(packed.values if packed else _NO_BYTES),
+        packed_columns=_raw(packed.columns if packed else _NO_BYTES),
+        row_starts=read_only(packed.row_starts if packed else (), np.int64),
+        tile_values=_raw(tiles.values if tiles else _NO_BYTES),
+        tile_rows=_raw(tiles.rows if tiles else _NO_BYTES),
+        tile_starts=read_only(tiles.starts if tiles else np.empty((0, 0)), np.int64),
+        first_tiles=read_only(tiles.first_tiles if tiles else (), np.int64),
         labels=read_only(labels, np.int32),
         targets=read_only(matrix, dtype),
         weights=read_only(() if sample_weight is None else sample_weight, dtype),
-        packed_values=read_only((), np.uint8),
-        packed_columns=read_only((), np.uint16),
-        packed_row_starts=read_only((), np.int64),
-        tile_values=read_only((), np.uint8),
-        tile_rows=read_only((), np.uint8),
-        tile_starts=read_only(np.empty((0, 0)), np.int64),
-        first_tiles=read_only((), np.int64),
     )
 
 
@@ -118,40 +172,50 @@ def read_only(array: Any, dtype: Any) -> NDArray:
     return view
 
 
-def make_state(network: CodedNetwork, flat: NDArray, remembered: list[NDArray]) -> OptimizerState:
+def _raw(array: NDArray) -> NDArray[np.uint8]:
+    return read_only(array.view(np.uint8), np.uint8)
+
+
+def make_state(layout: MemoryLayout, flat: NDArray, remembered: list[NDArray]) -> OptimizerState:
     """The record of a copy of the parameters (P,), and of up to two arrays (P,) that the optimizer remembers."""
-    own = _aligned_rows(2, _buffer_size(network), flat.dtype)
+    own = aligned_rows(2 + len(remembered), layout.n_parameters, flat.dtype)
     own[:] = 0
-    own[0, : flat.size] = flat
+    own[0, layout.positions] = flat
+    for row, array in zip(own[2:], remembered, strict=True):
+        row[layout.positions] = array
     nothing = np.empty(0, flat.dtype)
-    first, second = [*remembered, nothing, nothing][:2]
-    n_chunks = -(-network.n_parameters // CHUNK)
+    first, second = [*own[2:], nothing, nothing][:2]
+    n_chunks = -(-layout.n_parameters // CHUNK)
     return OptimizerState(own[0], own[1], first, second, penalties=np.zeros(n_chunks))
 
 
-def make_scratch(network: CodedNetwork, tile_rows: int, n_workers: int, dtype: np.dtype) -> Scratch:
-    """Working memory of `n_workers`."""
-    largest_weight = int((network.layers["fan_in"] * network.layers["fan_out"]).max())
-    return Scratch(_aligned_rows(n_workers, tile_rows * network.n_columns + largest_weight, dtype), tile_rows)
+def make_scratch(
+    layout: MemoryLayout, tile_rows: int, n_workers: int, dtype: np.dtype, sorted_size: int = 0, n_features: int = 0
+) -> Scratch:
+    """Working memory of `n_workers`, with room to sort `sorted_size` non-zeros of a tile by their columns."""
+    # Blocks of rows may reach beyond the last row of a tile, to the next panel.
+    transposed = tile_rows * layout.n_columns + layout.lanes**2
+    return Scratch(
+        aligned_rows(n_workers, transposed + layout.n_transposed, dtype),
+        tile_rows,
+        transposed,
+        labels=np.zeros((n_workers, 2, tile_rows), np.int32),
+        n_correct=np.zeros((n_workers, _CACHE_LINE), np.int64),
+        values=aligned_rows(n_workers, sorted_size * dtype.itemsize, np.dtype(np.uint8)),
+        rows=aligned_rows(n_workers, sorted_size, np.dtype(np.uint8)),
+        starts=np.zeros((n_workers, n_features + 1), np.int64),
+    )
 
 
-def make_group_sums(network: CodedNetwork, n_groups: int, dtype: np.dtype) -> GroupSums:
+def make_group_sums(layout: MemoryLayout, n_groups: int, dtype: np.dtype) -> GroupSums:
     """Room for what `n_groups` contribute to a step."""
-    gradients = _aligned_rows(n_groups, _buffer_size(network), dtype)
+    gradients = aligned_rows(n_groups, layout.n_parameters, dtype)
+    gradients[:] = 0  # what fills up vectors is never written
     return GroupSums(gradients, np.zeros(n_groups), np.zeros(n_groups, np.int64))
 
 
-def _buffer_size(network: CodedNetwork) -> int:
-    """Numbers in a flat buffer where every layer has a bias."""
-    return network.n_weights + int(network.layers["fan_out"].sum())
-
-
-def _aligned_rows(n_rows: int, row_size: int, dtype: np.dtype) -> NDArray:
-    """Uninitialised (n_rows, at least row_size), each row at the start of a cache line.
-
-    BLAS may choose its loops, and so the order of its sums, by the alignment of its operands: every row of every run
-    must have the same. Besides, no two threads then write to one cache line.
-    """
+def aligned_rows(n_rows: int, row_size: int, dtype: np.dtype) -> NDArray:
+    """Uninitialised (n_rows, at least row_size), each row at the start of a cache line, which no two threads share."""
     padded = -(-row_size * dtype.itemsize // _CACHE_LINE) * _CACHE_LINE
     memory = np.empty(n_rows * padded + _CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % _CACHE_LINE

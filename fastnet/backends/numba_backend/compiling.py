@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from llvmlite import ir
 from numba import cfunc, njit, typeof
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-__all__ = ["FASTMATH", "NativeFunction", "driver", "inlined", "kernel"]
+__all__ = ["FASTMATH", "NativeFunction", "block_kernel", "compiled", "function_at", "inlined", "kernel"]
 
 # Multiply and add may fuse, and divisions by one number may become products. Not "reassoc": sums would be grouped as
 # the compiler likes, differently in each copy of a kernel. Not "nnan" or "ninf": comparisons with NaN would be folded
@@ -25,12 +28,19 @@ __all__ = ["FASTMATH", "NativeFunction", "driver", "inlined", "kernel"]
 FASTMATH = {"contract", "nsz", "arcp"}
 
 _OPTIONS: dict[str, Any] = {"fastmath": FASTMATH, "error_model": "numpy"}
-_INNER_OPTIONS: dict[str, Any] = _OPTIONS | {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+# Kernels allocate nothing: without Numba's runtime, references to arrays are not counted, which the workers would do in
+# one and the same cache line.
+_KERNEL_OPTIONS: dict[str, Any] = _OPTIONS | {"_nrt": False}
+_INNER_OPTIONS: dict[str, Any] = _KERNEL_OPTIONS | {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 logger = logging.getLogger("fastnet")
 
 # A function of plain arrays and numbers, which only compiled code can call.
 kernel = njit(**_INNER_OPTIONS)
+
+# One that hands blocks on: they stay in registers only if it becomes a part of its caller.
+block_kernel = njit(**_INNER_OPTIONS, forceinline=True)
 
 # A function that takes whole records and is called from one place: it becomes a part of its caller.
 inlined = njit(**_INNER_OPTIONS, inline="always")
@@ -46,24 +56,49 @@ class NativeFunction:
         self._function = _stamped(function)
         self.compile = cache(self._compile)
 
-    def for_arguments(self, *arguments: Any) -> Any:
-        """What to pass to compiled code that calls it with arguments of the types of these."""
-        return self.compile(numba.types.void(*map(typeof, arguments)))
+    def for_arguments(self, *arguments: Any, needed: bool = True) -> Any:
+        """What to pass to compiled code that calls it with arguments of the types of these.
+
+        Where it will not be called, it is not compiled.
+        """
+        signature = numba.types.void(*map(typeof, arguments))
+        return self.compile(signature) if needed else _NeverCalled(signature)
 
     def _compile(self, signature: Any) -> Any:
-        return _with_cache(lambda **options: cfunc(signature, **_OPTIONS, **options)(self._function))
+        return _with_cache(lambda **options: cfunc(signature, **_KERNEL_OPTIONS, **options)(self._function))
+
+
+class _NeverCalled(numba.types.WrapperAddressProtocol):  # type: ignore[misc]
+    """Stands in the place of a native function."""
+
+    def __init__(self, signature: Any) -> None:
+        self._signature = signature
+
+    def __wrapper_address__(self) -> int:  # noqa: PLW3201, Numba's name
+        return id(self)  # any but null
+
+    def signature(self) -> Any:
+        return self._signature
+
+
+@intrinsic  # type: ignore[misc]
+def function_at(context, like, address):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    """The native function at an address, which must be of the type of `like`."""
+
+    def generate(context, builder, _, arguments):  # type: ignore[no-untyped-def]
+        function = cgutils.create_struct_proxy(like)(context, builder)
+        function.c_addr = builder.inttoptr(arguments[1], function.c_addr.type)
+        function.py_addr = ir.Constant(function.py_addr.type, None)
+        function.jit_addr = ir.Constant(function.jit_addr.type, None)
+        return function._getvalue()
+
+    return like(like, numba.types.int64), generate
 
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls, on its first call for each combination of types."""
     stamped = _stamped(function)
     return _with_cache(lambda **options: njit(**_OPTIONS, nogil=True, **options)(stamped))
-
-
-def driver(function: Callable[..., None]) -> Any:
-    """Compile a function that Python calls, with parallel loops, on its first call for each combination of types."""
-    stamped = _stamped(function)
-    return _with_cache(lambda **options: njit(**_OPTIONS, nogil=True, parallel=True, **options)(stamped))
 
 
 def _with_cache(compile_function: Callable[..., Any]) -> Any:
@@ -91,7 +126,7 @@ def _stamped(function: Callable[..., Any]) -> Callable[..., Any]:
     Numba finds its cache by a function's name, and uses it as long as the function's own file is the same: it would
     go on using kernels of the other files as they were before they were changed, or fail to read types that are gone.
     """
-    stamped = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    stamped = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
     stamped.__qualname__ = f"{function.__qualname__}-{_sources_digest()}"
     return stamped
 

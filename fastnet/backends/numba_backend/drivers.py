@@ -1,25 +1,21 @@
 """The compiled functions that Python calls: all steps of a run, and predictions."""
 
-# Legend: N samples, C outputs.
-# A worker is a share of the work and a row of scratch memory. What is added up belongs to a group or to a chunk of
-# parameters, never to a worker, so their number changes no result. One worker alone enters no parallel region, which
-# can take longer than a small step; it calls the same machine code.
+# Legend: N samples, C outputs, S samples of a tile in whole vectors.
+# Every worker runs the same function, with its own number. What is added up belongs to a group or to a chunk of
+# parameters, never to a worker, so their number changes no result.
 
 # Kernels get their types from Numba:
 # mypy: allow-untyped-defs, allow-untyped-calls
 
 from __future__ import annotations
 
-import numpy as np
-from numba import prange
-
-from fastnet.backends.numba_backend.compiling import NativeFunction, driver, inlined
-from fastnet.backends.numba_backend.gradients import forward, tile_view
-from fastnet.backends.numba_backend.heads import outputs_of
+from fastnet.backends.numba_backend.compiling import compiled, inlined
+from fastnet.backends.numba_backend.gradients import matrix_view, whole_vectors
 from fastnet.backends.numba_backend.records import Step
 from fastnet.backends.numba_backend.sparse import sample_at
+from fastnet.backends.numba_backend.team import wait_for_all
 
-__all__ = ["predict_all", "predict_share", "run_steps"]
+__all__ = ["predict_share", "run_steps"]
 
 
 @inlined
@@ -35,10 +31,14 @@ def mean_scale(network, samples, order, begin, end):
     return 1.0 / total if total != 0.0 else 1.0
 
 
-@driver
-def run_steps(gradient_share, update_share, network, samples, optimizer, state, scratch, sums, run, n_workers):
-    """Make all steps of a run: the gradients of groups of rows, then the updates of chunks of parameters."""
+@compiled
+def run_steps(
+    worker, n_workers, meeting, gradient_share, update_share, forward, backward, network, kernels, samples, optimizer, state,
+    scratch, sums, run,
+):  # fmt: skip
+    """One worker's share of all steps of a run: gradients of groups of rows, then updates of chunks of parameters."""
     n_positions = run.order.size or run.batch_rows
+    scale = 1.0
     for i in range(run.rates.size):
         begin = i * run.stride
         end = min(begin + run.batch_rows, n_positions)
@@ -47,43 +47,41 @@ def run_steps(gradient_share, update_share, network, samples, optimizer, state, 
             scale = mean_scale(network, samples, run.order, begin, end)
         step = Step(begin, end, n_groups, scale, run.rates[i], run.first_update + i)
 
-        if n_workers == 1:
-            gradient_share(0, 1, step, network, samples, run.order, state.flat, scratch, sums)
-            update_share(0, 1, step, network, optimizer, state, sums.gradients)
-        else:
-            for k in prange(n_workers):
-                gradient_share(np.int64(k), n_workers, step, network, samples, run.order, state.flat, scratch, sums)
-            for k in prange(n_workers):
-                update_share(np.int64(k), n_workers, step, network, optimizer, state, sums.gradients)
+        gradient_share(
+            worker, n_workers, forward, backward, step, network, kernels, samples, run.order, state.flat, scratch, sums
+        )
+        if not wait_for_all(meeting, n_workers):
+            return
+        if worker == 0:  # before the groups of the next step are written
+            loss, n_correct = 0.0, 0
+            for group in range(n_groups):
+                loss += sums.losses[group]
+                n_correct += sums.n_correct[group]
+            run.losses[i], run.n_correct[i] = scale * loss, n_correct
+        update_share(worker, n_workers, step, network, optimizer, state, sums.gradients)
+        if not wait_for_all(meeting, n_workers):
+            return
+        if worker == 0 and network.l2 > 0.0:
+            squares = 0.0
+            for chunk in range(state.penalties.size):
+                squares += state.penalties[chunk]
+            run.losses[i] += 0.5 * network.l2 * squares
 
-        loss, n_correct, squares = 0.0, 0, 0.0
-        for group in range(n_groups):
-            loss += sums.losses[group]
-            n_correct += sums.n_correct[group]
-        for chunk in range(state.penalties.size):
-            squares += state.penalties[chunk]
-        run.losses[i] = scale * loss + 0.5 * network.l2 * squares
-        run.n_correct[i] = n_correct
 
-
-@NativeFunction
-def predict_share(worker, n_workers, network, samples, order, flat, scratch, outputs):
+@compiled
+def predict_share(worker, n_workers, forward, network, kernels, samples, order, flat, scratch, outputs):
     """One worker's tiles of the outputs (N, C) of all samples; `order` is empty."""
-    n_samples, tile_rows, memory = outputs.shape[0], scratch.tile_rows, scratch.memory[worker]
-    last, n_tiles = network.layers[-1], -(-n_samples // tile_rows)
+    n_samples, n_outputs = outputs.shape
+    tile_rows, memory = scratch.tile_rows, scratch.memory[worker]
+    n_tiles = -(-n_samples // tile_rows)
     for tile in range(worker * n_tiles // n_workers, (worker + 1) * n_tiles // n_workers):
         begin = tile * tile_rows
         n_rows = min(tile_rows, n_samples - begin)
-        forward(network, samples, order, begin, flat, memory, tile_rows, n_rows)
-        logits = tile_view(memory, last.z, last.fan_out, tile_rows, n_rows)
-        outputs_of(network.output, logits, outputs[begin : begin + n_rows])
-
-
-@driver
-def predict_all(predict_share, network, samples, order, flat, scratch, outputs, n_workers):
-    """Fill `outputs` (N, C)."""
-    if n_workers == 1:
-        predict_share(0, 1, network, samples, order, flat, scratch, outputs)
-    else:
-        for k in prange(n_workers):
-            predict_share(np.int64(k), n_workers, network, samples, order, flat, scratch, outputs)
+        size = whole_vectors(n_rows, network.row_multiple)
+        forward(network, kernels, samples, order, begin, n_rows, flat, memory, tile_rows)
+        p = matrix_view(memory, tile_rows * network.outputs, n_outputs, size)
+        rows = matrix_view(memory, tile_rows * network.loss_rows, 2, size)
+        kernels.output(matrix_view(memory, tile_rows * network.logits, n_outputs, size), p, rows)
+        for i in range(n_rows):
+            for c in range(n_outputs):
+                outputs[begin + i, c] = p[c, i]

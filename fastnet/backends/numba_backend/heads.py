@@ -1,264 +1,232 @@
-"""Output functions, and heads: an output and a loss joined, a tile prepared and then finished one row at a time.
+"""What follows the logits of a tile: output functions, losses with their gradients, and counts of right predictions.
 
-The formulas are those of :mod:`fastnet.reference`.
+Samples lie along the rows of all arrays, so that every loop over them becomes vectors. The formulas are those of
+:mod:`fastnet.reference`. Each function is compiled only for networks that have it.
 """
 
-# Legend: B rows of a tile, N samples, C outputs. logits, p, d (B, C): a tile's logits, its outputs, and the gradients
-# of its losses with respect to the logits, where :func:`prepare_heads` has put what they start from. targets (N, C).
-# Rows are told by their index: a view of each would cost more than what is done with a short one.
+# Legend: C outputs, S samples of a tile in whole vectors, of which those beyond the tile's last one count for nothing.
+# logits, p, d (C, S): logits, outputs, and gradients of the losses with respect to the logits, not yet weighted.
+# targets (C, S), labels (S,), losses (S,). rows (2, S): of softmax, the largest logit and the sum of exponentials.
 # Constants take the type of what they meet, as in activations.py.
 
 # Kernels get their types from Numba:
 # mypy: allow-untyped-defs, allow-untyped-calls
+# ruff: noqa: ARG001, functions of one kind take the same arguments
 
 from __future__ import annotations
 
 import math
 
-from fastnet.backends.numba_backend.activations import SIGMOID, activate
-from fastnet.backends.numba_backend.compiling import inlined, kernel
-from fastnet.backends.numba_backend.exponential import exp_of_nonpositive
-from fastnet.backends.numba_backend.sparse import sample_at
+from fastnet.backends.numba_backend.activations import sigmoid
+from fastnet.backends.numba_backend.compiling import NativeFunction
+from fastnet.backends.numba_backend.elementary import exp_of_nonpositive, log_of_normal, log_of_one_plus
 
-__all__ = ["HEAD_CODES", "OUTPUT_CODES", "TASK_CODES", "head_backward", "outputs_of"]
-
-SOFTMAX_OUTPUT, SIGMOID_OUTPUT, IDENTITY_OUTPUT, EXP_OUTPUT = range(4)
-
-OUTPUT_CODES = {
-    "softmax": SOFTMAX_OUTPUT,
-    "sigmoid": SIGMOID_OUTPUT,
-    "identity": IDENTITY_OUTPUT,
-    "exp": EXP_OUTPUT,
-}
-
-(
-    SOFTMAX_CROSS_ENTROPY,
-    SIGMOID_CROSS_ENTROPY,
-    IDENTITY_SQUARED_ERROR,
-    SIGMOID_SQUARED_ERROR,
-    SOFTMAX_SQUARED_ERROR,
-    EXP_SQUARED_ERROR,
-    EXP_POISSON,
-) = range(7)
-
-HEAD_CODES = {
-    ("softmax", "cross_entropy"): SOFTMAX_CROSS_ENTROPY,
-    ("sigmoid", "cross_entropy"): SIGMOID_CROSS_ENTROPY,
-    ("identity", "squared_error"): IDENTITY_SQUARED_ERROR,
-    ("sigmoid", "squared_error"): SIGMOID_SQUARED_ERROR,
-    ("softmax", "squared_error"): SOFTMAX_SQUARED_ERROR,
-    ("exp", "squared_error"): EXP_SQUARED_ERROR,
-    ("exp", "poisson"): EXP_POISSON,
-}
-
-MULTICLASS, MULTILABEL, REGRESSION = range(3)
-
-TASK_CODES = {"multiclass": MULTICLASS, "multilabel": MULTILABEL, "regression": REGRESSION}
+__all__ = ["COUNTS", "HEADS", "OUTPUTS"]
 
 
-@kernel
-def largest_of(a, i):
-    largest = a[i, 0]
-    for j in range(1, a.shape[1]):
-        largest = max(largest, a[i, j])
-    return largest
+@NativeFunction
+def softmax_output(logits, p, rows):
+    """``exp(z) / sum of exp(z)``, both divided by that of the largest logit, so that neither overflows."""
+    n_outputs, size = logits.shape
+    largest, total = rows[0], rows[1]
+    for s in range(size):
+        largest[s] = logits[0, s]
+        total[s] = logits.dtype.type(0)
+    for c in range(1, n_outputs):
+        for s in range(size):
+            largest[s] = max(largest[s], logits[c, s])
+    for c in range(n_outputs):
+        for s in range(size):
+            e = exp_of_nonpositive(logits[c, s] - largest[s])
+            p[c, s] = e
+            total[s] += e
+    for c in range(n_outputs):
+        for s in range(size):
+            p[c, s] /= total[s]
 
 
-@kernel
-def sum_of(a, i):
-    total = a.dtype.type(0)
-    for j in range(a.shape[1]):
-        total += a[i, j]
-    return total
+@NativeFunction
+def sigmoid_output(logits, p, rows):
+    """``1 / (1 + exp(-z))``."""
+    for c in range(logits.shape[0]):
+        for s in range(logits.shape[1]):
+            p[c, s] = sigmoid(logits[c, s])
 
 
-@kernel
-def argmax(a, i):
-    """Index of the largest value of a row, the first of equals; of the first NaN, if there is one, as in NumPy."""
-    best = 0
-    for j in range(a.shape[1]):
-        if math.isnan(a[i, j]):
-            return j
-        if a[i, j] > a[i, best]:
-            best = j
-    return best
+@NativeFunction
+def identity_output(logits, p, rows):
+    """z."""
+    for c in range(logits.shape[0]):
+        for s in range(logits.shape[1]):
+            p[c, s] = logits[c, s]
 
 
-@kernel
-def exponentials(logits, e):
-    """``e = exp(logits - largest of each row)``, both (B, C). Where there is a NaN, the sum of its row is NaN."""
-    for i in range(logits.shape[0]):
-        largest = largest_of(logits, i)
-        for j in range(logits.shape[1]):
-            e[i, j] = logits[i, j] - largest
-    flat = e.reshape(e.size)
-    for k in range(flat.size):
-        flat[k] = exp_of_nonpositive(flat[k])
+@NativeFunction
+def exp_output(logits, p, rows):
+    """``exp(z)``."""
+    for c in range(logits.shape[0]):
+        for s in range(logits.shape[1]):
+            p[c, s] = math.exp(logits[c, s])
 
 
-@kernel
-def outputs_of(output, logits, p):
-    """``p = output(logits)``, both (B, C)."""
-    if output == SOFTMAX_OUTPUT:
-        exponentials(logits, p)
-        for i in range(p.shape[0]):
-            total = sum_of(p, i)
-            for j in range(p.shape[1]):
-                p[i, j] /= total
-    elif output == SIGMOID_OUTPUT:
-        activate(SIGMOID, logits.reshape(logits.size), p.reshape(p.size))
-    elif output == IDENTITY_OUTPUT:
-        p[:] = logits
-    elif output == EXP_OUTPUT:
-        for i in range(p.shape[0]):
-            for j in range(p.shape[1]):
-                p[i, j] = math.exp(logits[i, j])
+OUTPUTS = {"softmax": softmax_output, "sigmoid": sigmoid_output, "identity": identity_output, "exp": exp_output}
 
 
-@kernel
-def prepare_heads(output, logits, d):
-    """What the heads of a tile start from, in d (B, C): exponentials for softmax, outputs for sigmoid.
-
-    All rows together, because one alone is often narrower than the CPU's vectors.
-    """
-    if output == SOFTMAX_OUTPUT:
-        exponentials(logits, d)
-    elif output == SIGMOID_OUTPUT:
-        outputs_of(output, logits, d)
-
-
-@kernel
-def softmax_cross_entropy(logits, i, label, d):
-    total, largest = sum_of(d, i), largest_of(logits, i)
-    for j in range(d.shape[1]):
-        d[i, j] /= total
-    d[i, label] -= type(total)(1)
-    return math.log(total) - (logits[i, label] - largest)
+@NativeFunction
+def softmax_cross_entropy(logits, p, labels, targets, rows, d, losses):
+    """``log(sum of exp(z)) - z[label]``; the gradient is ``p`` less one at the label."""
+    n_outputs, size = logits.shape
+    largest, total = rows[0], rows[1]
+    for c in range(n_outputs):
+        for s in range(size):
+            d[c, s] = p[c, s]
+    for s in range(size):
+        losses[s] = log_of_normal(total[s])
+    for s in range(size):
+        losses[s] -= logits[labels[s], s] - largest[s]
+        d[labels[s], s] -= d.dtype.type(1)
 
 
-@kernel
-def sigmoid_cross_entropy(logits, i, targets, sample, d):
+@NativeFunction
+def sigmoid_cross_entropy(logits, p, labels, targets, rows, d, losses):
+    """``max(z, 0) - z y + log(1 + exp(-|z|))``; the gradient is ``p - y``."""
     zero = logits.dtype.type(0)
-    loss = zero
-    for j in range(d.shape[1]):
-        z, y = logits[i, j], targets[sample, j]
-        loss += max(z, zero) - z * y + math.log1p(exp_of_nonpositive(-abs(z)))
-        d[i, j] -= y
-    return loss
+    losses[:] = zero
+    for c in range(logits.shape[0]):
+        for s in range(logits.shape[1]):
+            z, y = logits[c, s], targets[c, s]
+            losses[s] += max(z, zero) - z * y + log_of_one_plus(exp_of_nonpositive(-abs(z)))
+            d[c, s] = p[c, s] - y
 
 
-@kernel
-def identity_squared_error(logits, i, targets, sample, d):
-    total = d.dtype.type(0)
-    for j in range(d.shape[1]):
-        d[i, j] = logits[i, j] - targets[sample, j]
-        total += d[i, j] * d[i, j]
-    return d.dtype.type(0.5) * total
+@NativeFunction
+def identity_squared_error(logits, p, labels, targets, rows, d, losses):
+    """Half the squared difference; the gradient is ``p - y``."""
+    half = logits.dtype.type(0.5)
+    losses[:] = logits.dtype.type(0)
+    for c in range(logits.shape[0]):
+        for s in range(logits.shape[1]):
+            difference = p[c, s] - targets[c, s]
+            losses[s] += half * (difference * difference)
+            d[c, s] = difference
 
 
-@kernel
-def sigmoid_squared_error(i, targets, sample, d):
-    total, one = d.dtype.type(0), d.dtype.type(1)
-    for j in range(d.shape[1]):
-        p = d[i, j]
-        difference = p - targets[sample, j]
-        total += difference * difference
-        d[i, j] = difference * p * (one - p)
-    return d.dtype.type(0.5) * total
+@NativeFunction
+def sigmoid_squared_error(logits, p, labels, targets, rows, d, losses):
+    """Half the squared difference; the gradient is ``(p - y) p (1 - p)``."""
+    half, one = logits.dtype.type(0.5), logits.dtype.type(1)
+    losses[:] = logits.dtype.type(0)
+    for c in range(logits.shape[0]):
+        for s in range(logits.shape[1]):
+            difference = p[c, s] - targets[c, s]
+            losses[s] += half * (difference * difference)
+            d[c, s] = difference * p[c, s] * (one - p[c, s])
 
 
-@kernel
-def softmax_squared_error(i, targets, sample, d):
-    sum_of_exponentials = sum_of(d, i)
-    total = inner = d.dtype.type(0)
-    for j in range(d.shape[1]):
-        d[i, j] /= sum_of_exponentials
-        difference = d[i, j] - targets[sample, j]
-        total += difference * difference
-        inner += difference * d[i, j]
-    for j in range(d.shape[1]):
-        d[i, j] *= d[i, j] - targets[sample, j] - inner
-    return d.dtype.type(0.5) * total
+@NativeFunction
+def softmax_squared_error(logits, p, labels, targets, rows, d, losses):
+    """Half the squared difference; the gradient is ``p (g - sum of g p)`` with ``g = p - y``."""
+    half, zero = logits.dtype.type(0.5), logits.dtype.type(0)
+    inner = rows[0]
+    losses[:] = zero
+    inner[:] = zero
+    for c in range(logits.shape[0]):
+        for s in range(logits.shape[1]):
+            difference = p[c, s] - targets[c, s]
+            losses[s] += half * (difference * difference)
+            inner[s] += difference * p[c, s]
+    for c in range(logits.shape[0]):
+        for s in range(logits.shape[1]):
+            d[c, s] = p[c, s] * (p[c, s] - targets[c, s] - inner[s])
 
 
-@kernel
-def exp_squared_error(logits, i, targets, sample, d):
-    total = d.dtype.type(0)
-    for j in range(d.shape[1]):
-        p = math.exp(logits[i, j])
-        difference = p - targets[sample, j]
-        total += difference * difference
-        d[i, j] = difference * p
-    return d.dtype.type(0.5) * total
+@NativeFunction
+def exp_squared_error(logits, p, labels, targets, rows, d, losses):
+    """Half the squared difference; the gradient is ``(p - y) p``."""
+    half = logits.dtype.type(0.5)
+    losses[:] = logits.dtype.type(0)
+    for c in range(logits.shape[0]):
+        for s in range(logits.shape[1]):
+            difference = p[c, s] - targets[c, s]
+            losses[s] += half * (difference * difference)
+            d[c, s] = difference * p[c, s]
 
 
-@kernel
-def exp_poisson(logits, i, targets, sample, d):
-    zero, one = d.dtype.type(0), d.dtype.type(1)
-    loss = zero
-    for j in range(d.shape[1]):
-        z, y = logits[i, j], targets[sample, j]
-        p = math.exp(z)
-        loss += y * math.log(y if y > zero else one) - y * z - y + p
-        d[i, j] = p - y
-    return loss
+@NativeFunction
+def exp_poisson(logits, p, labels, targets, rows, d, losses):
+    """``y log(y) - y z - y + p``, half the Poisson deviance; the gradient is ``p - y``."""
+    zero, one = logits.dtype.type(0), logits.dtype.type(1)
+    losses[:] = zero
+    for c in range(logits.shape[0]):
+        for s in range(logits.shape[1]):
+            z, y = logits[c, s], targets[c, s]
+            losses[s] += y * math.log(y if y > zero else one) - y * z - y + p[c, s]
+            d[c, s] = p[c, s] - y
 
 
-@inlined
-def head_of_row(head, logits, i, targets, sample, d):
-    """Loss in nats of row `i`, whose targets are those of `sample`; the gradient goes to d, which has been prepared."""
-    if head == SIGMOID_CROSS_ENTROPY:
-        return sigmoid_cross_entropy(logits, i, targets, sample, d)
-    if head == IDENTITY_SQUARED_ERROR:
-        return identity_squared_error(logits, i, targets, sample, d)
-    if head == SIGMOID_SQUARED_ERROR:
-        return sigmoid_squared_error(i, targets, sample, d)
-    if head == SOFTMAX_SQUARED_ERROR:
-        return softmax_squared_error(i, targets, sample, d)
-    if head == EXP_SQUARED_ERROR:
-        return exp_squared_error(logits, i, targets, sample, d)
-    return exp_poisson(logits, i, targets, sample, d)
+HEADS = {
+    ("softmax", "cross_entropy"): softmax_cross_entropy,
+    ("sigmoid", "cross_entropy"): sigmoid_cross_entropy,
+    ("identity", "squared_error"): identity_squared_error,
+    ("sigmoid", "squared_error"): sigmoid_squared_error,
+    ("softmax", "squared_error"): softmax_squared_error,
+    ("exp", "squared_error"): exp_squared_error,
+    ("exp", "poisson"): exp_poisson,
+}
 
 
-@inlined
-def is_correct(task, logits, outputs, i, targets, sample):
-    """Whether the prediction of row `i` is right; see ``fastnet.spec.Task``."""
-    if task == MULTICLASS:
-        return argmax(logits, i) == argmax(targets, sample)
-    if task == MULTILABEL:
-        half = outputs.dtype.type(0.5)
+@NativeFunction
+def count_labels(logits, p, labels, targets, predicted, n_rows, n_correct):
+    """Samples whose largest logit is at the label; the first of equals, and the first NaN, if any, as in NumPy."""
+    size = logits.shape[1]
+    predicted[:] = 0
+    best = p[0]  # the outputs of labels are not needed any more
+    for s in range(size):
+        best[s] = logits[0, s]
+    for c in range(1, logits.shape[0]):
+        for s in range(size):
+            z = logits[c, s]
+            if best[s] == best[s] and not z <= best[s]:  # noqa: PLR0124, true unless it is NaN
+                best[s] = z
+                predicted[s] = c
+    for s in range(n_rows):
+        n_correct[0] += predicted[s] == labels[s]
+
+
+@NativeFunction
+def count_largest(logits, p, labels, targets, predicted, n_rows, n_correct):
+    """Samples whose largest logit is where their largest target is."""
+    for s in range(n_rows):
+        best, wanted = 0, 0
+        for c in range(1, logits.shape[0]):
+            if logits[best, s] == logits[best, s] and not logits[c, s] <= logits[best, s]:  # noqa: PLR0124
+                best = c
+            if targets[c, s] > targets[wanted, s]:
+                wanted = c
+        n_correct[0] += best == wanted
+
+
+@NativeFunction
+def count_all_labels(logits, p, labels, targets, predicted, n_rows, n_correct):
+    """Samples all of whose outputs are on the right side of one half."""
+    half = p.dtype.type(0.5)
+    for s in range(n_rows):
         n_right = 0
-        for j in range(outputs.shape[1]):
-            n_right += (outputs[i, j] > half) == (targets[sample, j] > half)
-        return n_right == outputs.shape[1]
-    return False
+        for c in range(logits.shape[0]):
+            n_right += (p[c, s] > half) == (targets[c, s] > half)
+        n_correct[0] += n_right == logits.shape[0]
 
 
-@inlined
-def head_backward(network, samples, order, begin, scale, logits, outputs, d_logits):
-    """Loss in nats (float64, not yet scaled) and correct predictions of the samples from position `begin` on.
+@NativeFunction
+def count_nothing(logits, p, labels, targets, predicted, n_rows, n_correct):
+    """Values are not right or wrong."""
 
-    d_logits (B, C) becomes the gradient of ``scale * sum_i w_i loss_i``; outputs (B, C) is scratch.
-    """
-    labels, targets, weights = samples.labels, samples.targets, samples.weights
-    loss, n_correct = 0.0, 0
-    scale = logits.dtype.type(scale)
-    prepare_heads(network.output, logits, d_logits)
-    if network.task == MULTILABEL:
-        outputs_of(network.output, logits, outputs)
-    for i in range(logits.shape[0]):
-        sample = sample_at(order, begin + i)
-        if network.head == SOFTMAX_CROSS_ENTROPY:
-            sample_loss = softmax_cross_entropy(logits, i, labels[sample], d_logits)
-            n_correct += network.task == MULTICLASS and argmax(logits, i) == labels[sample]
-        else:
-            sample_loss = head_of_row(network.head, logits, i, targets, sample, d_logits)
-            n_correct += is_correct(network.task, logits, outputs, i, targets, sample)
-        factor = scale
-        if weights.size:
-            sample_loss *= weights[sample]
-            factor *= weights[sample]
-        for j in range(d_logits.shape[1]):
-            d_logits[i, j] *= factor
-        loss += sample_loss
-    return loss, n_correct
+
+# By task, and whether targets are labels.
+COUNTS = {
+    ("multiclass", True): count_labels,
+    ("multiclass", False): count_largest,
+    ("multilabel", False): count_all_labels,
+    ("regression", True): count_nothing,
+    ("regression", False): count_nothing,
+}

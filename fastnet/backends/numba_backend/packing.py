@@ -1,64 +1,83 @@
-"""Samples of bytes that are mostly zero, packed: three bytes for each number that is not, instead of one for each.
+"""Samples that are mostly zero, packed: for each number that is not, its column in two bytes and its value in one.
 
-For the full batch the same non-zeros are packed a second time, by columns within each tile, so that the backward pass
-can keep a row of the gradient in registers while it goes through all samples of the tile.
+Values are bytes where all of them are bytes times one number, such as pixels divided by 255, and else have the dtype of
+the network. For the full batch the same non-zeros are packed a second time, by columns within each tile, so that the
+backward pass can keep a row of the gradient in registers while it goes through all samples of the tile.
 """
 
 # Legend: N samples, D features, M non-zeros, T tiles, G groups of tiles.
+# Every sample's non-zeros, and those of every column of a tile, are filled up with zeros to a multiple of TERMS.
 
 # Kernels get their types from Numba:
 # mypy: allow-untyped-defs, allow-untyped-calls
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnet.backends.numba_backend.buffers import read_only
+from fastnet.backends.numba_backend.blocks import TERMS
 from fastnet.backends.numba_backend.compiling import compiled
 from fastnet.backends.numba_backend.partition import share_start
-from fastnet.backends.numba_backend.records import Samples
 from fastnet.data import is_sparse
 
-__all__ = ["pack_samples"]
+__all__ = ["PackedRows", "PackedTiles", "pack_rows", "pack_tiles"]
 
 # From this share of non-zeros on, a product over all numbers is the faster one, as it need not look up where they are.
 _LARGEST_DENSITY = 0.35
 
+# Rows that are looked at first, so that dense data are not read to the end.
+_N_PROBED = 256
 
-def pack_samples(samples: Samples, x: Any, n_groups: int, tile_rows: int) -> Samples:
-    """The same samples, packed if x (N, D) is of bytes and it is worth it.
 
-    Parameters
-    ----------
-    samples : Samples
-    x : ndarray or CSR
-        What `samples` were made of.
-    n_groups, tile_rows : int
-        Of the full batch, whose tiles are then packed as well; zero for mini-batches, which are never the same twice.
-    """
-    if is_sparse(x) or x.dtype != np.uint8 or x.shape[1] > np.iinfo(np.uint16).max + 1:
-        return samples
-    x = read_only(x, np.uint8)
-    row_starts = np.zeros(x.shape[0] + 1, np.int64)
-    np.cumsum(_count_non_zeros(x), out=row_starts[1:])
-    if not 0 < row_starts[-1] <= _LARGEST_DENSITY * x.size:
-        return samples
-    values, columns = np.empty(row_starts[-1], np.uint8), np.empty(row_starts[-1], np.uint16)
+class PackedRows(NamedTuple):
+    """Non-zeros by rows: those of sample i are values[k] in columns[k], for row_starts[i] <= k < row_starts[i + 1]."""
+
+    values: NDArray  # (M,) uint8, or of the network's dtype
+    columns: NDArray  # (M,) uint16, or uint32
+    row_starts: NDArray  # (N + 1,) int64
+
+
+class PackedTiles(NamedTuple):
+    """Non-zeros by columns within each tile."""
+
+    values: NDArray  # (M,) like those of the rows
+    rows: NDArray  # (M,) uint8, within the tile
+    starts: NDArray  # (T, D + 1) int64
+    first_tiles: NDArray  # (G,) int64, of each group
+
+
+def pack_rows(x: Any, dtype: np.dtype) -> PackedRows | None:
+    """Samples (N, D), CSR or dense, packed; None for dense samples of which that would be no gain."""
+    column_dtype = np.dtype(np.uint16 if x.shape[1] <= np.iinfo(np.uint16).max + 1 else np.uint32)
+    if is_sparse(x):
+        row_starts = _starts_of_rows(np.diff(x.indptr))
+        values, columns = np.zeros(row_starts[-1], dtype), np.zeros(row_starts[-1], column_dtype)
+        _copy_rows(x.data, x.indices, x.indptr, values, columns, row_starts)
+        return PackedRows(values, columns, row_starts)
+    if x.size == 0 or np.count_nonzero(x[:_N_PROBED]) > 2 * _LARGEST_DENSITY * x[:_N_PROBED].size:
+        return None
+    counts = np.empty(x.shape[0], np.int64)
+    _count_non_zeros(x, counts)
+    if counts.sum() > _LARGEST_DENSITY * x.size:
+        return None
+    row_starts = _starts_of_rows(counts)
+    values, columns = np.zeros(row_starts[-1], x.dtype), np.zeros(row_starts[-1], column_dtype)
     _fill_rows(x, values, columns, row_starts)
-    packed = {"packed_values": values, "packed_columns": columns, "packed_row_starts": row_starts}
-    if n_groups:
-        packed |= _pack_tiles(values, columns, row_starts, x.shape[1], n_groups, tile_rows)
-    read_only_views = {name: read_only(array, array.dtype) for name, array in packed.items()}
-    return samples._replace(bytes=samples.bytes[:0], **read_only_views)
+    return PackedRows(values, columns, row_starts)
 
 
-def _pack_tiles(
-    values: NDArray, columns: NDArray, row_starts: NDArray, n_features: int, n_groups: int, tile_rows: int
-) -> dict[str, NDArray]:
+def _starts_of_rows(counts: NDArray) -> NDArray[np.int64]:
+    row_starts = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(-(-counts // TERMS) * TERMS, out=row_starts[1:])
+    return row_starts
+
+
+def pack_tiles(packed: PackedRows, n_features: int, n_groups: int, tile_rows: int) -> PackedTiles:
     """The tiles of each group, as ``gradients.py`` cuts them."""
+    values, columns, row_starts = packed
     n_samples = len(row_starts) - 1
     tile_begins: list[int] = []
     first_tiles: list[int] = []
@@ -67,24 +86,26 @@ def _pack_tiles(
         n_tiles = -(-(end - begin) // tile_rows)
         first_tiles.append(len(tile_begins))
         tile_begins += [share_start.py_func(tile, n_tiles, begin, end) for tile in range(n_tiles)]
-    tiles = {
-        "tile_values": np.empty_like(values),
-        "tile_rows": np.empty(values.shape, np.uint8),
-        "tile_starts": np.empty((len(tile_begins), n_features + 1), np.int64),
-        "first_tiles": np.array(first_tiles, np.int64),
-    }
     bounds = np.array([*tile_begins, n_samples], np.int64)
-    _fill_tiles(values, columns, row_starts, bounds, tiles["tile_values"], tiles["tile_rows"], tiles["tile_starts"])
+    starts = np.empty((len(tile_begins), n_features + 1), np.int64)
+    _count_columns(values, columns, row_starts, bounds, starts)
+    tiles = PackedTiles(
+        np.zeros(starts[-1, -1], values.dtype),
+        np.zeros(starts[-1, -1], np.uint8),
+        starts,
+        np.array(first_tiles, np.int64),
+    )
+    _fill_tiles(values, columns, row_starts, bounds, starts, tiles.values, tiles.rows)
     return tiles
 
 
 @compiled
-def _count_non_zeros(x):
-    counts = np.zeros(x.shape[0], np.int64)
+def _count_non_zeros(x, counts):
     for i in range(x.shape[0]):
+        n = 0
         for j in range(x.shape[1]):
-            counts[i] += x[i, j] != 0
-    return counts
+            n += x[i, j] != 0
+        counts[i] = n
 
 
 @compiled
@@ -92,28 +113,46 @@ def _fill_rows(x, values, columns, row_starts):
     for i in range(x.shape[0]):
         k = row_starts[i]
         for j in range(x.shape[1]):
-            if x[i, j]:
+            if x[i, j] != 0:
                 values[k] = x[i, j]
                 columns[k] = j
                 k += 1
 
 
 @compiled
-def _fill_tiles(values, columns, row_starts, bounds, tile_values, tile_rows, starts):
-    """Sort the non-zeros of each tile by column, those of a column by row; bounds (T + 1,) are rows."""
+def _copy_rows(data, indices, indptr, values, columns, row_starts):
+    for i in range(indptr.size - 1):
+        k = row_starts[i]
+        for source in range(indptr[i], indptr[i + 1]):
+            values[k] = data[source]
+            columns[k] = indices[source]
+            k += 1
+
+
+@compiled
+def _count_columns(values, columns, row_starts, bounds, starts):
+    """Fill starts (T, D + 1); bounds (T + 1,) are rows."""
     n_features = starts.shape[1] - 1
+    end = 0
     for tile in range(starts.shape[0]):
-        begin, end = bounds[tile], bounds[tile + 1]
-        room = np.zeros(n_features, np.int64)
-        for k in range(row_starts[begin], row_starts[end]):
-            room[columns[k]] += 1
-        starts[tile, 0] = row_starts[begin]
+        counts = np.zeros(n_features, np.int64)
+        for k in range(row_starts[bounds[tile]], row_starts[bounds[tile + 1]]):
+            counts[columns[k]] += values[k] != 0
+        starts[tile, 0] = end
         for j in range(n_features):
-            starts[tile, j + 1] = starts[tile, j] + room[j]
-            room[j] = starts[tile, j]
-        for i in range(begin, end):
+            end += (counts[j] + (TERMS - 1)) // TERMS * TERMS
+            starts[tile, j + 1] = end
+
+
+@compiled
+def _fill_tiles(values, columns, row_starts, bounds, starts, tile_values, tile_rows):
+    """Sort the non-zeros of each tile by column, those of a column by row."""
+    for tile in range(starts.shape[0]):
+        places = starts[tile].copy()
+        for i in range(bounds[tile], bounds[tile + 1]):
             for k in range(row_starts[i], row_starts[i + 1]):
-                at = room[columns[k]]
-                tile_values[at] = values[k]
-                tile_rows[at] = i - begin
-                room[columns[k]] = at + 1
+                if values[k] != 0:
+                    at = places[columns[k]]
+                    tile_values[at] = values[k]
+                    tile_rows[at] = i - bounds[tile]
+                    places[columns[k]] = at + 1

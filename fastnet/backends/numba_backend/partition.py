@@ -6,6 +6,7 @@ Both depend on the sizes of the batch and of the network alone, never on the num
 from __future__ import annotations
 
 from fastnet.backends.numba_backend.compiling import kernel
+from fastnet.backends.numba_backend.layout import MemoryLayout
 from fastnet.parameters import ParameterLayout
 
 __all__ = ["count_groups", "count_tile_rows", "share_start"]
@@ -33,7 +34,7 @@ _TILE_BYTES = 2**19
 _TILE_ROWS = (64, 256)
 
 # Tiles have a multiple of this many rows, so that every part of a tile starts at a cache line.
-_ROW_MULTIPLE = 16
+_ROW_MULTIPLE = 64
 
 
 @kernel
@@ -52,9 +53,8 @@ def count_groups(n_rows: int, layout: ParameterLayout, itemsize: int) -> int:
     return next((count for count in _GROUP_COUNTS if count <= limit), 1)
 
 
-def count_tile_rows(n_rows: int, layout: ParameterLayout, itemsize: int) -> int:
+def count_tile_rows(n_rows: int, layout: MemoryLayout, itemsize: int) -> int:
     """Most rows of a tile, for groups of at most `n_rows` rows."""
-    numbers_per_row = layout.layer_sizes[0] + 3 * sum(layout.layer_sizes[1:])  # x, and z, h, d of every layer
     fewest, most = _TILE_ROWS
-    rows = min(max(n_rows, 1), max(fewest, min(most, _TILE_BYTES // (numbers_per_row * itemsize))))
+    rows = min(max(n_rows, 1), max(fewest, min(most, _TILE_BYTES // (layout.n_columns * itemsize))))
     return -(-rows // _ROW_MULTIPLE) * _ROW_MULTIPLE

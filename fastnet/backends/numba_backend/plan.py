@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fastnet import reference
 from fastnet.backends.interface import StepMetrics
 from fastnet.backends.numba_backend.buffers import (
+    choose_kernels,
     code_network,
     code_optimizer,
     code_samples,
@@ -21,16 +22,32 @@ from fastnet.backends.numba_backend.buffers import (
     make_state,
     read_only,
 )
-from fastnet.backends.numba_backend.drivers import predict_all, predict_share, run_steps
-from fastnet.backends.numba_backend.gradients import gradient_share
-from fastnet.backends.numba_backend.packing import pack_samples
+from fastnet.backends.numba_backend.drivers import predict_share, run_steps
+from fastnet.backends.numba_backend.gradients import (
+    backward_across,
+    backward_upright,
+    forward_across,
+    forward_upright,
+    gradient_share,
+)
+from fastnet.backends.numba_backend.layout import MemoryLayout, lay_out
+from fastnet.backends.numba_backend.packing import pack_rows, pack_tiles
 from fastnet.backends.numba_backend.partition import count_groups, count_tile_rows
-from fastnet.backends.numba_backend.records import CodedNetwork, CodedOptimizer, GroupSums, Run, Scratch, Step
-from fastnet.backends.numba_backend.threads import kernel_threads
+from fastnet.backends.numba_backend.records import (
+    CodedNetwork,
+    CodedOptimizer,
+    GroupSums,
+    Kernels,
+    Run,
+    Samples,
+    Scratch,
+    Step,
+)
+from fastnet.backends.numba_backend.team import run_team
 from fastnet.backends.numba_backend.updates import GRADIENT_ONLY, update_share
 from fastnet.data import Dataset
 from fastnet.errors import PlanClosedError
-from fastnet.parameters import ParameterLayout, Parameters
+from fastnet.parameters import Parameters
 from fastnet.spec import NetworkSpec, TrainingSpec
 
 __all__ = ["NumbaPlan", "predict"]
@@ -50,20 +67,30 @@ class NumbaPlan:
     """
 
     def __init__(self, spec: TrainingSpec, parameters: Parameters, dataset: Dataset, n_threads: int) -> None:
-        self._layout = parameters.layout
+        self._parameter_layout = parameters.layout
         self._n_threads = n_threads
-        self._n_samples = dataset.n_samples
+        self._n_samples, self._n_features = dataset.n_samples, spec.network.n_features
         self._batch_size = spec.batch_size
-        self._network = code_network(spec.network, spec.task)
+        self._dtype = parameters.flat.dtype
+        packed = pack_rows(dataset.x, self._dtype)
+        self._layout = lay_out(spec.network, sparse=packed is not None)
+        self._network = code_network(spec.network, self._layout)
         self._optimizer = code_optimizer(spec.optimizer)
         remembered = reference.initial_state(spec.optimizer, parameters.flat, xp=np)
-        self._state = make_state(self._network, parameters.flat, list(remembered.values()))
+        self._state = make_state(self._layout, parameters.flat, list(remembered.values()))
         self._remembered = dict(zip(remembered, (self._state.first, self._state.second), strict=False))
         self._n_updates = 0
+        self._longest_row = int(np.diff(packed.row_starts).max()) if packed else 0
         self._workspace = self._make_workspace(self._batch_rows)
-        n_groups = 0 if self._batch_size else len(self._workspace.sums.losses)
-        samples = code_samples(spec.network, dataset.x, dataset.targets, dataset.sample_weight)
-        self._samples = pack_samples(samples, dataset.x, n_groups, self._workspace.scratch.tile_rows)
+        tiles = None
+        if packed and not self._batch_size:
+            tiles = pack_tiles(
+                packed, self._n_features, len(self._workspace.sums.losses), self._workspace.scratch.tile_rows
+            )
+        self._samples = code_samples(
+            spec.network, dataset.x, packed, tiles, dataset.targets, dataset.sample_weight
+        )
+        self._kernels = choose_kernels(spec.network, spec.task, self._layout, packed, sorts=tiles is None)
         self._compiled = self._compile()
         self._closed = False
 
@@ -71,22 +98,38 @@ class NumbaPlan:
     def _batch_rows(self) -> int:
         return self._batch_size or self._n_samples
 
-    @property
-    def _flat(self) -> NDArray:
-        """The parameters (P,), in place."""
-        return self._state.flat[: self._layout.size]
-
     def _make_workspace(self, n_rows: int) -> Workspace:
-        return make_workspace(self._network, self._layout, n_rows, self._n_threads, self._flat.dtype)
-
-    def _compile(self) -> tuple[Any, Any]:
-        """What a run calls by address, compiled or loaded for the types of this plan."""
-        network, samples, state, (_, scratch, sums) = self._network, self._samples, self._state, self._workspace
-        step, order = Step(0, 0, 0, 0.0, 0.0, 0), read_only((), np.int64)
-        return (
-            gradient_share.for_arguments(0, 0, step, network, samples, order, state.flat, scratch, sums),
-            update_share.for_arguments(0, 0, step, network, self._optimizer, state, sums.gradients),
+        """Workspace for batches of up to `n_rows` rows. No more workers than groups, so that each has some."""
+        n_groups = self._count_groups(n_rows)
+        n_workers = min(self._n_threads, n_groups)
+        tile_rows = count_tile_rows(-(-n_rows // n_groups), self._layout, self._dtype.itemsize)
+        sorted_size = min(tile_rows, n_rows) * self._longest_row
+        if sorted_size:
+            sorted_size += 4 * self._n_features
+        return Workspace(
+            n_workers,
+            make_scratch(self._layout, tile_rows, n_workers, self._dtype, sorted_size, self._n_features),
+            make_group_sums(self._layout, n_groups, self._dtype),
         )
+
+    def _count_groups(self, n_rows: int) -> int:
+        return count_groups(n_rows, self._parameter_layout, self._dtype.itemsize)
+
+    def _compile(self) -> tuple[Any, ...]:
+        """What a run calls by address, compiled or loaded for the types of this plan."""
+        network, kernels, samples, state = self._network, self._kernels, self._samples, self._state
+        _, scratch, sums = self._workspace
+        flat, order, step = state.flat, read_only((), np.int64), Step(0, 0, 0, 0.0, 0.0, 0)
+        forward = _forward(self._layout, network, kernels, samples, flat)
+        backward_tile = backward_across if self._layout.across else backward_upright
+        backward = backward_tile.for_arguments(
+            network, kernels, samples, order, 0, 0, 0, flat, flat, 0, 0, scratch, flat, False
+        )
+        gradients = gradient_share.for_arguments(
+            0, 0, forward, backward, step, network, kernels, samples, order, flat, scratch, sums
+        )
+        update = update_share.for_arguments(0, 0, step, network, self._optimizer, state, sums.gradients)
+        return gradients, update, forward, backward
 
     def run(self, learning_rates: Sequence[float] | NDArray, order: NDArray[np.int64] | None = None) -> StepMetrics:
         """See :meth:`fastnet.backends.interface.TrainingPlan.run`."""
@@ -103,7 +146,7 @@ class NumbaPlan:
         # That of a batch has too little room where the whole dataset is divided into more groups.
         workspace = self._make_workspace(self._n_samples) if self._batch_size else self._workspace
         run = self._call(CodedOptimizer(GRADIENT_ONLY), np.zeros(1), None, self._n_samples, workspace)
-        return float(run.losses[0]), Parameters(self._layout, self._state.gradient[: self._layout.size].copy())
+        return float(run.losses[0]), Parameters(self._parameter_layout, self._state.gradient[self._layout.positions])
 
     def _call(
         self,
@@ -115,46 +158,47 @@ class NumbaPlan:
     ) -> Run:
         """Make ``len(rates)`` steps of `batch_rows` samples each; the last may have fewer."""
         last_rows = batch_rows if order is None else len(order) - (len(rates) - 1) * batch_rows
-        itemsize = self._flat.itemsize
         run = Run(
             order=read_only(() if order is None else order, np.int64),
             stride=0 if order is None else batch_rows,
             batch_rows=batch_rows,
-            n_groups=count_groups(batch_rows, self._layout, itemsize),
-            n_groups_last=count_groups(last_rows, self._layout, itemsize),
+            n_groups=self._count_groups(batch_rows),
+            n_groups_last=self._count_groups(last_rows),
             first_update=self._n_updates + 1,
             rates=rates,
             losses=np.empty(len(rates)),
             n_correct=np.empty(len(rates), np.int64),
         )
         n_workers, scratch, sums = workspace
-        with kernel_threads(n_workers):
-            run_steps(
-                *self._compiled, self._network, self._samples, optimizer, self._state, scratch, sums, run, n_workers
-            )
+        records = (self._network, self._kernels, self._samples, optimizer, self._state, scratch, sums, run)
+
+        def work(worker: int, n_workers: int, meeting: NDArray[np.int64]) -> None:
+            run_steps(worker, n_workers, meeting, *self._compiled, *records)
+
+        run_team(n_workers, work)
         return run
 
     def read_parameters(self) -> Parameters:
         """See :meth:`fastnet.backends.interface.TrainingPlan.read_parameters`."""
         self._require_open()
-        return Parameters(self._layout, self._flat.copy())
+        return Parameters(self._parameter_layout, self._state.flat[self._layout.positions])
 
     def write_parameters(self, parameters: Parameters) -> None:
         """See :meth:`fastnet.backends.interface.TrainingPlan.write_parameters`."""
         self._require_open()
-        self._flat[...] = parameters.flat
+        self._state.flat[self._layout.positions] = parameters.flat
 
     def read_state(self) -> dict[str, NDArray]:
         """See :meth:`fastnet.backends.interface.TrainingPlan.read_state`."""
         self._require_open()
-        state = {name: array.copy() for name, array in self._remembered.items()}
+        state = {name: array[self._layout.positions] for name, array in self._remembered.items()}
         return state | {"n_updates": np.array(self._n_updates, np.int64)}
 
     def write_state(self, state: dict[str, NDArray]) -> None:
         """See :meth:`fastnet.backends.interface.TrainingPlan.write_state`."""
         self._require_open()
         for name, array in self._remembered.items():
-            array[...] = state[name]
+            array[self._layout.positions] = state[name]
         self._n_updates = int(state["n_updates"])
 
     def synchronize(self) -> None:
@@ -180,27 +224,23 @@ class Workspace(NamedTuple):
     sums: GroupSums
 
 
-def make_workspace(
-    network: CodedNetwork, layout: ParameterLayout, n_rows: int, n_threads: int, dtype: np.dtype
-) -> Workspace:
-    """Workspace for batches of up to `n_rows` rows. No more workers than groups, so that each has some."""
-    n_groups = count_groups(n_rows, layout, dtype.itemsize)
-    n_workers = min(n_threads, n_groups)
-    tile_rows = count_tile_rows(-(-n_rows // n_groups), layout, dtype.itemsize)
-    return Workspace(
-        n_workers, make_scratch(network, tile_rows, n_workers, dtype), make_group_sums(network, n_groups, dtype)
-    )
+def _forward(layout: MemoryLayout, network: CodedNetwork, kernels: Kernels, samples: Samples, flat: NDArray) -> Any:
+    forward_tile = forward_across if layout.across else forward_upright
+    return forward_tile.for_arguments(network, kernels, samples, read_only((), np.int64), 0, 0, flat, flat, 0)
 
 
 def predict(network: NetworkSpec, parameters: Parameters, x: Any, n_threads: int) -> NDArray:
     """Outputs (N, C) for x (N, D), dense or CSR."""
     n_samples, dtype = x.shape[0], network.numpy_dtype
     n_workers = min(n_threads, count_groups(n_samples, parameters.layout, dtype.itemsize))
-    coded, samples, order = code_network(network), code_samples(network, x), read_only((), np.int64)
-    scratch = make_scratch(coded, count_tile_rows(n_samples, parameters.layout, dtype.itemsize), n_workers, dtype)
-    flat = make_state(coded, parameters.flat, []).flat
+    packed = pack_rows(x, dtype)
+    layout = lay_out(network, sparse=packed is not None)
+    coded, samples = code_network(network, layout), code_samples(network, x, packed)
+    kernels = choose_kernels(network, "regression", layout, packed, sorts=False)
+    scratch = make_scratch(layout, count_tile_rows(n_samples, layout, dtype.itemsize), n_workers, dtype)
+    flat, order = make_state(layout, parameters.flat, []).flat, read_only((), np.int64)
     outputs = np.empty((n_samples, network.n_outputs), dtype)
-    share = predict_share.for_arguments(0, 0, coded, samples, order, flat, scratch, outputs)
-    with kernel_threads(n_workers):
-        predict_all(share, coded, samples, order, flat, scratch, outputs, n_workers)
+    forward = _forward(layout, coded, kernels, samples, flat)
+    share = (forward, coded, kernels, samples, order, flat, scratch, outputs)
+    run_team(n_workers, lambda worker, n_workers, _: predict_share(worker, n_workers, *share))
     return outputs

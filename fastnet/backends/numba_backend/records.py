@@ -1,6 +1,6 @@
-"""What kernels are told: named tuples of arrays and numbers, with codes in place of names.
+"""What kernels are told: named tuples of arrays and numbers, with addresses in place of names.
 
-They are data, not types: one compilation serves every network shape, activation, loss and optimizer of a dtype.
+They are data, not types: one compilation serves every network shape and kind of samples of a dtype.
 """
 
 # Legend: N samples, D features, C outputs, L layers, P parameters, S steps, K workers (threads), G groups of rows,
@@ -8,7 +8,7 @@ They are data, not types: one compilation serves every network shape, activation
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ __all__ = [
     "CodedNetwork",
     "CodedOptimizer",
     "GroupSums",
+    "Kernels",
     "OptimizerState",
     "Run",
     "Samples",
@@ -26,30 +27,58 @@ __all__ = [
 ]
 
 
-# A layer's sizes, where its weight and bias start in the flat buffer, where its z, h and d start in a tile (see
-# ``gradients.py``, in columns: times the rows of a tile), and its activation's code.
+# A layer's sizes, its width with what fills up the last vector, where its weight and bias start in the flat buffer,
+# where its h, d and what is kept of z start in a tile (in columns: times the rows of a tile), where its transposed
+# weight starts, and the addresses of its activation and the derivative. See ``layout.py``.
 LAYER_DTYPE = np.dtype(
-    [(name, np.int64) for name in ("fan_in", "fan_out", "weight", "bias", "z", "h", "d", "activation")]
-)
+    [
+        (name, np.int64)
+        for name in (
+            "fan_in", "fan_out", "width", "weight", "bias", "h", "d", "kept", "transposed", "activate", "backward"
+        )
+    ]
+)  # fmt: skip
 
 
 class CodedNetwork(NamedTuple):
-    """A ``fastnet.spec.NetworkSpec`` and the layout of its parameters.
+    """A ``fastnet.spec.NetworkSpec`` and its ``layout.MemoryLayout``.
 
-    Every layer has a bias here: without biases, those of the layout are followed by zeros that no update reaches. And
-    every layer has an activation: the last one's is the identity.
+    Every layer has a bias here: those that the network has not are zeros that no update reaches.
     """
 
     layers: NDArray  # (L,) of LAYER_DTYPE
-    n_columns: int  # of a tile
-    output: int
-    head: int
-    task: int
+    across: bool
+    lanes: int
+    row_multiple: int
+    logits: int
+    outputs: int
+    d_logits: int
+    loss_rows: int
+    n_columns: int
     is_mean: bool
     l2: float
     input_scale: float
+    first_weight_size: int
     n_weights: int
-    n_parameters: int  # P
+    n_parameters: int  # that updates reach
+
+
+class Kernels(NamedTuple):
+    """Compiled functions that are called by address, each chosen for the network and the samples."""
+
+    multiply: Any
+    dot_with_panels: Any
+    dots_of_rows: Any
+    row_sums: Any
+    panel_sums: Any
+    activate: Any  # of some layer; those of all layers are of its type
+    backward: Any
+    output: Any
+    head: Any
+    count: Any
+    sparse_product: Any
+    sparse_product_backward: Any
+    sort_by_columns: Any
 
 
 class CodedOptimizer(NamedTuple):
@@ -66,42 +95,47 @@ class CodedOptimizer(NamedTuple):
 class Samples(NamedTuple):
     """Data as `fastnet.data.Dataset` has it, each array read-only; what there is none of is an empty array.
 
-    Dense samples are rows of bytes, so that one compilation reads them as uint8 or as the network's dtype.
+    Samples are dense and of the network's dtype, dense bytes, or packed non-zeros (see ``packing.py``).
     """
 
-    bytes: NDArray  # (N, D) of uint8, or (N, D * itemsize) of the network's dtype; empty for CSR and packed samples
-    values: NDArray  # CSR
-    columns: NDArray  # CSR, int32
-    row_starts: NDArray  # CSR, (N + 1,) int64; empty for dense samples
-    labels: NDArray  # (N,) int32
-    targets: NDArray  # (N, C)
-    weights: NDArray  # (N,)
-    # Packed samples (see ``packing.py``): their non-zeros by rows,
-    packed_values: NDArray  # (M,) uint8
-    packed_columns: NDArray  # (M,) uint16
-    packed_row_starts: NDArray  # (N + 1,) int64
-    # and by columns within each tile, where the tiles are always the same samples.
-    tile_values: NDArray  # (M,) uint8
+    n_features: int  # D
+    numbers: NDArray  # (N * D,) of the network's dtype
+    bytes: NDArray  # (N * D,) uint8
+    packed_values: NDArray  # (M * itemsize,) uint8, whatever the dtype
+    packed_columns: NDArray  # (M * itemsize,) uint8, whatever the dtype
+    row_starts: NDArray  # (N + 1,) int64; empty for dense samples
+    # The same non-zeros by columns within each tile, where the tiles are always the same samples.
+    tile_values: NDArray  # (M * itemsize,) uint8, whatever the dtype
     tile_rows: NDArray  # (M,) uint8, within the tile
     tile_starts: NDArray  # (T, D + 1) int64
     first_tiles: NDArray  # (G,) int64, of each group
+    labels: NDArray  # (N,) int32
+    targets: NDArray  # (N, C)
+    weights: NDArray  # (N,)
 
 
 class OptimizerState(NamedTuple):
-    """What an update reads and writes."""
+    """What an update reads and writes, each in the order of the memory layout."""
 
-    flat: NDArray  # (P,) and zeros for missing biases
-    gradient: NDArray  # like `flat`
-    first: NDArray  # (P,) velocity or first moment; empty for plain SGD
-    second: NDArray  # (P,) second moment; empty for SGD
+    flat: NDArray
+    gradient: NDArray
+    first: NDArray  # velocity or first moment; empty for plain SGD
+    second: NDArray  # second moment; empty for SGD
     penalties: NDArray  # float64, sum of squared weights of each chunk of parameters
 
 
 class Scratch(NamedTuple):
-    """A tile and a weight gradient for each worker; see ``gradients.py`` for what lies where."""
+    """Working memory of each worker; see ``layout.py`` for what lies where in a tile."""
 
     memory: NDArray  # (K, ...)
     tile_rows: int
+    transposed: int  # where the transposed weights start
+    labels: NDArray  # (K, 2, tile_rows) int32: labels and predictions
+    n_correct: NDArray  # (K, ...) int64
+    # For samples that are sorted by columns as they come:
+    values: NDArray  # (K, ...) uint8
+    rows: NDArray  # (K, ...) uint8
+    starts: NDArray  # (K, D + 1) int64
 
 
 class GroupSums(NamedTuple):

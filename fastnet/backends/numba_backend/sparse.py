@@ -1,22 +1,39 @@
-"""Products with sparse samples: sums over non-zeros, of as many columns at once as a register holds.
+"""Products with sparse samples: sums over non-zeros, one panel of the weight or of its gradient at a time.
 
-A piece of 16 columns goes over all rows of a tile before the next one: that much of a weight, or of a tile's gradient,
-nearly fits into the first-level cache. The order of each sum depends on the data and the tile alone.
+Non-zeros are packed in multiples of TERMS, with zeros to fill up: see ``packing.py``.
 """
 
-# Legend: N samples, D features, B rows of a tile, O fan-out. weight (D, O), z (B, O), d_z (B, O), d_weight (D, O).
+# Legend: D features, B rows of a tile, M non-zeros, w numbers of a vector.
 # By rows, the non-zeros of a sample are values[k] in columns[k] for row_starts[sample] <= k < row_starts[sample + 1].
 # By columns, those of feature j in a tile are values[k] in row rows[k] of the tile, for starts[j] <= k < starts[j + 1].
+# The weight, its gradient, z and d_z lie in panels, as in products.py. Values, and columns, arrive as bytes.
 
 # Kernels get their types from Numba:
 # mypy: allow-untyped-defs, allow-untyped-calls
 
 from __future__ import annotations
 
-from fastnet.backends.numba_backend.compiling import kernel
-from fastnet.backends.numba_backend.vectors import add, index_at, load, multiply_add, number_at, splat, store, zeros
+from functools import cache
+from typing import NamedTuple
 
-__all__ = ["sample_at", "sparse_product", "sparse_product_backward", "tile_product_backward"]
+import numpy as np
+
+from fastnet.backends.numba_backend.blocks import (
+    TERMS,
+    add,
+    gather,
+    lanes_of,
+    load,
+    multiply_add,
+    splat,
+    spread_run,
+    store,
+    sum_of_rows,
+    zeros,
+)
+from fastnet.backends.numba_backend.compiling import NativeFunction, block_kernel, kernel
+
+__all__ = ["SparseKernels", "sample_at", "sparse_kernels"]
 
 
 @kernel
@@ -25,103 +42,97 @@ def sample_at(order, position):
     return order[position] if order.size else position
 
 
-@kernel
-def add_term(sums, values, rows, k, matrix, column):
-    """``sums + values[k] * matrix[rows[k], column:]``, as wide as the vector `sums`."""
-    row = load(sums, matrix, index_at(rows, k) * matrix.shape[1] + column)
-    return multiply_add(splat(sums, number_at(sums, values, k)), row, sums)
+@block_kernel
+def weighted_sum(values, rows, first, last, matrix, start):
+    """``sum_k values[k] * matrix[start + rows[k] * w:]`` over first <= k < last, as a block of one row."""
+    total = zeros(matrix, TERMS)
+    for k in range(first, last, TERMS):
+        total = multiply_add(spread_run(total, values, k), gather(total, matrix, start, rows, k), total)
+    return sum_of_rows(total)
 
 
-@kernel
-def weighted_sum(zero, values, rows, first, last, matrix, column):
-    """``sum_k values[k] * matrix[rows[k], column:]`` over first <= k < last.
+class SparseKernels(NamedTuple):
+    """Kernels for one kind of values and of columns."""
 
-    Four sums are under way at once: one alone would wait for itself at every term.
-    """
-    a, b, c, d = zero, zero, zero, zero
-    k = first
-    while k + 4 <= last:
-        a = add_term(a, values, rows, k, matrix, column)
-        b = add_term(b, values, rows, k + 1, matrix, column)
-        c = add_term(c, values, rows, k + 2, matrix, column)
-        d = add_term(d, values, rows, k + 3, matrix, column)
-        k += 4
-    while k < last:
-        a = add_term(a, values, rows, k, matrix, column)
-        k += 1
-    return add(add(a, b), add(c, d))
+    product: NativeFunction
+    product_backward: NativeFunction
+    sort_by_columns: NativeFunction
 
 
-@kernel
-def product_piece(zero, values, columns, row_starts, order, begin, weight, z, column):
-    for i in range(z.shape[0]):
-        sample = sample_at(order, begin + i)
-        first, last = row_starts[sample], row_starts[sample + 1]
-        store(z, i * z.shape[1] + column, weighted_sum(zero, values, columns, first, last, weight, column))
+@cache
+def sparse_kernels(value_dtype: np.dtype, column_dtype: np.dtype) -> SparseKernels:
+    """Kernels for these dtypes of values and of columns."""
 
+    @NativeFunction
+    def sparse_product(
+        packed_values, packed_columns, row_starts, order, begin, n_rows, n_features, weight, weight_start, bias_start,
+        scale, n_panels, z, z_start,
+    ):  # fmt: skip
+        """``z = scale * (x @ weight) + bias`` for the samples from position `begin` on."""
+        values, columns = packed_values.view(value_dtype), packed_columns.view(column_dtype)
+        scale = z.dtype.type(scale)
+        single = zeros(z, 1)
+        lanes = lanes_of(z)
+        for panel in range(n_panels):
+            start = weight_start + panel * n_features * lanes
+            bias = load(single, weight, bias_start + panel * lanes, 0)
+            for i in range(n_rows):
+                sample = sample_at(order, begin + i)
+                total = weighted_sum(values, columns, row_starts[sample], row_starts[sample + 1], weight, start)
+                place = z_start + (panel * n_rows + i) * lanes
+                store(z, place, 0, multiply_add(total, splat(single, scale), bias))
 
-@kernel
-def sparse_product(values, columns, row_starts, order, begin, weight, z):
-    """``z = x @ weight`` for the B samples from position `begin` on."""
-    column, width = 0, z.shape[1]
-    while column + 16 <= width:
-        product_piece(zeros(z, 16), values, columns, row_starts, order, begin, weight, z, column)
-        column += 16
-    while column + 4 <= width:
-        product_piece(zeros(z, 4), values, columns, row_starts, order, begin, weight, z, column)
-        column += 4
-    while column < width:
-        product_piece(zeros(z, 1), values, columns, row_starts, order, begin, weight, z, column)
-        column += 1
+    @NativeFunction
+    def sparse_product_backward(
+        packed_values, rows, starts, n_features, d_z, d_start, n_rows, n_panels, d_weight, weight_start, adds
+    ):
+        """``d_weight = x.T @ d_z`` for a tile, added to what is there if `adds`."""
+        values = packed_values.view(value_dtype)
+        lanes = lanes_of(d_weight)
+        for panel in range(n_panels):
+            start = d_start + panel * n_rows * lanes
+            for j in range(n_features):
+                first, last = starts[j], starts[j + 1]
+                place = weight_start + (panel * n_features + j) * lanes
+                if first < last:
+                    total = weighted_sum(values, rows, first, last, d_z, start)
+                    store(d_weight, place, 0, add(total, load(total, d_weight, place, 0)) if adds else total)
+                elif not adds:
+                    store(d_weight, place, 0, zeros(d_weight, 1))
 
+    @NativeFunction
+    def sort_by_columns(packed_values, packed_columns, row_starts, order, begin, n_rows, starts, sorted_values, rows):
+        """Sort the non-zeros of the tile's samples by column, those of a column by row.
 
-@kernel
-def backward_piece(zero, values, columns, row_starts, order, begin, d_z, d_weight, column):
-    width = d_z.shape[1]
-    for i in range(d_z.shape[0]):
-        sample = sample_at(order, begin + i)
-        d_row = load(zero, d_z, i * width + column)
-        for k in range(row_starts[sample], row_starts[sample + 1]):
-            at = index_at(columns, k) * width + column
-            value = splat(zero, number_at(zero, values, k))
-            store(d_weight, at, multiply_add(value, d_row, load(zero, d_weight, at)))
+        What fills up a row has value zero, and is left out; every column is filled up anew.
+        """
+        values, columns = packed_values.view(value_dtype), packed_columns.view(column_dtype)
+        tile_values = sorted_values.view(value_dtype)
+        n_features = starts.size - 1
+        zero = values.dtype.type(0)
+        starts[:] = 0
+        for i in range(n_rows):
+            sample = sample_at(order, begin + i)
+            for k in range(row_starts[sample], row_starts[sample + 1]):
+                starts[np.int64(columns[k]) + 1] += values[k] != zero
+        for j in range(n_features):
+            starts[j + 1] = starts[j] + (starts[j + 1] + (TERMS - 1)) // TERMS * TERMS
+            for k in range(max(starts[j], starts[j + 1] - TERMS), starts[j + 1]):
+                tile_values[k] = zero
+                rows[k] = 0
+        # While non-zeros are put in place, starts[j] is where the next one of column j goes; then it is the start again.
+        for i in range(n_rows):
+            sample = sample_at(order, begin + i)
+            for k in range(row_starts[sample], row_starts[sample + 1]):
+                if values[k] != zero:
+                    column = np.int64(columns[k])
+                    at = starts[column]
+                    tile_values[at] = values[k]
+                    rows[at] = i
+                    starts[column] = at + 1
+        end = np.int64(0)
+        for j in range(n_features):
+            begin_of_next = (starts[j] + (TERMS - 1)) // TERMS * TERMS
+            starts[j], end = end, begin_of_next
 
-
-@kernel
-def sparse_product_backward(values, columns, row_starts, order, begin, d_z, d_weight):
-    """``d_weight += x.T @ d_z`` for the B samples from position `begin` on."""
-    column, width = 0, d_z.shape[1]
-    while column + 16 <= width:
-        backward_piece(zeros(d_z, 16), values, columns, row_starts, order, begin, d_z, d_weight, column)
-        column += 16
-    while column + 4 <= width:
-        backward_piece(zeros(d_z, 4), values, columns, row_starts, order, begin, d_z, d_weight, column)
-        column += 4
-    while column < width:
-        backward_piece(zeros(d_z, 1), values, columns, row_starts, order, begin, d_z, d_weight, column)
-        column += 1
-
-
-@kernel
-def tile_backward_piece(zero, values, rows, starts, d_z, d_weight, column):
-    for j in range(d_weight.shape[0]):
-        first, last = starts[j], starts[j + 1]
-        if first < last:
-            at = j * d_weight.shape[1] + column
-            total = weighted_sum(zero, values, rows, first, last, d_z, column)
-            store(d_weight, at, add(load(zero, d_weight, at), total))
-
-
-@kernel
-def tile_product_backward(values, rows, starts, d_z, d_weight):
-    """``d_weight += x.T @ d_z`` for a tile whose non-zeros are at hand by columns."""
-    column, width = 0, d_z.shape[1]
-    while column + 16 <= width:
-        tile_backward_piece(zeros(d_z, 16), values, rows, starts, d_z, d_weight, column)
-        column += 16
-    while column + 4 <= width:
-        tile_backward_piece(zeros(d_z, 4), values, rows, starts, d_z, d_weight, column)
-        column += 4
-    while column < width:
-        tile_backward_piece(zeros(d_z, 1), values, rows, starts, d_z, d_weight, column)
-        column += 1
+    return SparseKernels(sparse_product, sparse_product_backward, sort_by_columns)

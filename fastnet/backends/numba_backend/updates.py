@@ -3,8 +3,9 @@
 The formulas are those of :mod:`fastnet.reference`.
 """
 
-# Legend: P parameters, of which the weights come first; G groups of rows. flat parameters, gradient, velocity, and the
-# moments m and v are (P,), gradients of the groups (G, P).
+# Legend: P parameters as they lie in memory, of which the weights come first; G groups of rows. flat parameters,
+# gradient, velocity, and the moments m and v are (P,), gradients of the groups (G, P). What fills up vectors is zero, and
+# stays so.
 
 # Kernels get their types from Numba:
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -78,7 +79,7 @@ def add_groups(network, state, gradients, n_groups, begin, end):
         for p in range(begin, end):
             gradient[p] += gradients[group, p]
     input_scale, l2 = flat.dtype.type(network.input_scale), flat.dtype.type(network.l2)
-    for p in range(begin, min(end, network.layers[0].fan_in * network.layers[0].fan_out)):
+    for p in range(begin, min(end, network.first_weight_size)):
         gradient[p] *= input_scale
     squares = 0.0
     if network.l2 > 0.0:

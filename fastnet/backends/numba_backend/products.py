@@ -1,0 +1,186 @@
+"""Matrix products of dense operands, made of blocks that stay in registers.
+
+A matrix is cut into panels: as many of its columns as a vector has numbers, row after row; the last panel is filled up
+with zeros. A row of a panel is one load. The left factor needs no such order, as its numbers are read one at a time.
+"""
+
+# Legend: w numbers of a vector, S samples of a tile in multiples of w, I fan-in, O fan-out.
+# A panel holds the w numbers of row r at start + r * row_stride.
+
+# Kernels get their types from Numba:
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastnet.backends.numba_backend.blocks import (
+    ROWS,
+    TERMS,
+    add,
+    lane_sums,
+    load,
+    multiply_add,
+    splat,
+    spread,
+    square_of_zeros,
+    store,
+    sum_of_lanes,
+    sum_of_rows,
+    zeros,
+)
+from fastnet.backends.numba_backend.compiling import NativeFunction, block_kernel
+
+__all__ = [
+    "ADD_NOTHING",
+    "ADD_NUMBERS",
+    "ADD_VECTORS",
+    "Left",
+    "Panels",
+    "dot_with_panels",
+    "dots_of_rows",
+    "multiply",
+    "panel_sums",
+    "row_sums",
+]
+
+# What is added to a product: nothing; a vector to each row of a panel, such as what is there already, or the biases of
+# the panel's columns; a number to each row, such as its bias.
+ADD_NOTHING, ADD_VECTORS, ADD_NUMBERS = range(3)
+
+
+class Left(NamedTuple):
+    """Where the left factor of a product lies in its array.
+
+    Number ``(r, k)`` with ``k = i * n + j`` is at ``start + r * row_stride + i * outer_stride + j * stride``.
+    """
+
+    start: int
+    row_stride: int
+    stride: int
+    n: int
+    outer_stride: int
+    n_outer: int
+
+
+class Panels(NamedTuple):
+    """Where the panels of a matrix lie in their array."""
+
+    start: int
+    row_stride: int
+    panel_stride: int
+
+
+@block_kernel
+def multiply_rows(total, a, left, row, b, b_at, b_stride, out, out_at, out_stride, scale, c, c_at, c_stride, mode):
+    """The product for as many rows of one panel as `total` has."""
+    single = zeros(out, 1)
+    for i in range(left.n_outer):
+        at = left.start + row * left.row_stride + i * left.outer_stride
+        for _ in range(left.n):
+            total = multiply_add(spread(total, a, at, left.row_stride), load(single, b, b_at, 0), total)
+            at += left.stride
+            b_at += b_stride
+    factor = splat(total, scale)
+    if mode == ADD_VECTORS:
+        total = multiply_add(total, factor, load(total, c, c_at + row * c_stride, c_stride))
+    elif mode == ADD_NUMBERS:
+        total = multiply_add(total, factor, spread(total, c, c_at + row * c_stride, c_stride))
+    store(out, out_at + row * out_stride, out_stride, total)
+
+
+@NativeFunction
+def multiply(a, left, b, right, out, result, n_rows, n_panels, scale, c, added, mode):
+    """``out = scale * (a @ b) + c``, for `n_rows` rows of `a`, and `n_panels` panels of `b` and of `out`.
+
+    Of `c`, `added` says where its vectors lie (ADD_VECTORS), or its numbers (ADD_NUMBERS). With ADD_NOTHING, neither
+    `c` nor `scale` is read.
+    """
+    scale = out.dtype.type(scale)
+    for panel in range(n_panels):
+        b_at = right.start + panel * right.panel_stride
+        out_at = result.start + panel * result.panel_stride
+        c_at = added.start + panel * added.panel_stride
+        row = 0
+        while row + ROWS <= n_rows:
+            multiply_rows(
+                zeros(out, ROWS), a, left, row, b, b_at, right.row_stride, out, out_at, result.row_stride,
+                scale, c, c_at, added.row_stride, mode,
+            )  # fmt: skip
+            row += ROWS
+        while row + 4 <= n_rows:
+            multiply_rows(
+                zeros(out, 4), a, left, row, b, b_at, right.row_stride, out, out_at, result.row_stride,
+                scale, c, c_at, added.row_stride, mode,
+            )  # fmt: skip
+            row += 4
+        while row < n_rows:
+            multiply_rows(
+                zeros(out, 1), a, left, row, b, b_at, right.row_stride, out, out_at, result.row_stride,
+                scale, c, c_at, added.row_stride, mode,
+            )  # fmt: skip
+            row += 1
+
+
+@NativeFunction
+def dot_with_panels(h, panels, n_panels, weight, weight_start, bias_start, n_outputs, out, out_start, size):
+    """``out = weight @ h.T + bias``: h has `size` rows in panels, the weight `n_outputs`; out is (n_outputs, size).
+
+    Sums go along the vectors, which are added up for w rows of `h` at once.
+    """
+    lanes = panels.row_stride
+    for j in range(n_outputs):
+        for row in range(0, size, lanes):
+            total = square_of_zeros(out)
+            for panel in range(n_panels):
+                at = panels.start + panel * panels.panel_stride + row * lanes
+                one = load(zeros(out, 1), weight, weight_start + (panel * n_outputs + j) * lanes, 0)
+                total = multiply_add(load(total, h, at, lanes), one, total)
+            sums = lane_sums(total)
+            store(out, out_start + j * size + row, 0, add(sums, splat(sums, weight[bias_start + j])))
+
+
+@NativeFunction
+def dots_of_rows(a, a_start, n_a, b, b_start, n_b, size, lanes, out, out_start, adds):
+    """``out = a @ b.T``, added to what is there if `adds`: a (n_a, size), b (n_b, size), out (n_a, n_b).
+
+    `size` is a multiple of ``TERMS * lanes``.
+    """
+    for i in range(n_a):
+        for j in range(n_b):
+            total = zeros(out, TERMS)
+            for k in range(0, size, TERMS * lanes):
+                row = load(total, a, a_start + i * size + k, lanes)
+                total = multiply_add(row, load(total, b, b_start + j * size + k, lanes), total)
+            at = out_start + i * n_b + j
+            result = sum_of_lanes(sum_of_rows(total))
+            out[at] = out[at] + result if adds else result
+
+
+@NativeFunction
+def row_sums(a, a_start, n_rows, size, lanes, out, out_start, adds):
+    """The sum of each row of a (n_rows, size), added to what is there if `adds`; `size` is a multiple of `lanes`."""
+    for i in range(n_rows):
+        total = zeros(out, 1)
+        for k in range(a_start + i * size, a_start + (i + 1) * size, lanes):
+            total = add(total, load(total, a, k, 0))
+        result = sum_of_lanes(total)
+        out[out_start + i] = out[out_start + i] + result if adds else result
+
+
+@NativeFunction
+def panel_sums(a, panels, n_rows, n_panels, out, out_start, adds):
+    """The sum of the rows of each panel, added to what is there if `adds`."""
+    lanes = panels.row_stride
+    for panel in range(n_panels):
+        at = panels.start + panel * panels.panel_stride
+        several, row = zeros(out, TERMS), 0
+        while row + TERMS <= n_rows:
+            several = add(several, load(several, a, at + row * lanes, lanes))
+            row += TERMS
+        total = sum_of_rows(several)
+        while row < n_rows:
+            total = add(total, load(total, a, at + row * lanes, 0))
+            row += 1
+        place = out_start + panel * lanes
+        store(out, place, 0, add(total, load(total, out, place, 0)) if adds else total)
