@@ -278,10 +278,15 @@ def _pair_sums(builder, block, x, y):
 
 
 def _indices(builder, start, stride, count):
+    """``start + r * stride`` of all rows, so that no address waits for the one before, nor takes a register of its own.
+
+    Every fourth is the start plus a multiple of the stride that loops can keep; x86 adds one, two or three strides, of
+    which two need no register, in the load itself.
+    """
+    multiples = [builder.mul(stride, stride.type(i)) for i in range(4)]
     for r in range(count):
-        yield start
-        if r < count - 1:
-            start = builder.add(start, stride)
+        fourth = start if r < 4 else builder.add(start, builder.mul(stride, stride.type(r - r % 4)))
+        yield fourth if r % 4 == 0 else builder.add(fourth, multiples[r % 4])
 
 
 def _pointer(context, builder, array_type, array, index):

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from fastnet.backends.numba_backend.blocks import lanes_of, load, store, zeros
 from fastnet.backends.numba_backend.compiling import NativeFunction, function_at, inlined, kernel
 from fastnet.backends.numba_backend.partition import share_start
 from fastnet.backends.numba_backend.products import ADD_NOTHING, ADD_NUMBERS, ADD_VECTORS, Left, Panels
@@ -38,12 +39,23 @@ def whole_vectors(n_rows, multiple):
 
 
 @kernel
-def load_rows(source, order, begin, n_rows, n_features, memory):
-    """Copy samples (B, D) from position `begin` on to the start of `memory`."""
+def load_rows(numbers, source, order, begin, n_rows, n_features, memory):
+    """Copy samples (B, D) from position `begin` on to the start of `memory`: `numbers`, or the bytes of `source`."""
+    lanes = lanes_of(memory)
     for i in range(n_rows):
-        start = sample_at(order, begin + i) * n_features
-        for k in range(n_features):
-            memory[i * n_features + k] = source[start + k]
+        start, place = sample_at(order, begin + i) * n_features, i * n_features
+        if numbers.size and n_features >= lanes:
+            for k in range(0, n_features - lanes + 1, lanes):
+                store(memory, place + k, 0, load(zeros(memory, 1), numbers, start + k, 0))
+            rest = n_features - lanes  # the last vector, which may overlap the one before
+            store(memory, place + rest, 0, load(zeros(memory, 1), numbers, start + rest, 0))
+        elif numbers.size:
+            for k in range(n_features):
+                memory[place + k] = numbers[start + k]
+        else:
+            row, line = memory[place : place + n_features], source[start : start + n_features]
+            for k in range(n_features):
+                row[k] = line[k]
 
 
 @kernel
@@ -135,10 +147,7 @@ def first_product(network, kernels, samples, order, begin, n_rows, flat, memory,
             x = Left(begin * n_features, n_features, 1, n_features, 0, 1)
             kernels.multiply(samples.numbers, x, flat, weight, memory, z, n_rows, n_panels, scale, flat, bias, ADD_VECTORS)
         else:
-            if samples.numbers.size:
-                load_rows(samples.numbers, order, begin, n_rows, n_features, memory)
-            else:
-                load_rows(samples.bytes, order, begin, n_rows, n_features, memory)
+            load_rows(samples.numbers, samples.bytes, order, begin, n_rows, n_features, memory)
             x = Left(0, n_features, 1, n_features, 0, 1)
             kernels.multiply(memory, x, flat, weight, memory, z, n_rows, n_panels, scale, flat, bias, ADD_VECTORS)
 
@@ -160,7 +169,7 @@ def forward_upright(network, kernels, samples, order, begin, n_rows, flat, memor
             kernels.multiply(memory, left, flat, weight, memory, z, n_rows, n_panels, 1.0, flat, bias, ADD_VECTORS)
         if i < n_layers - 1:
             activate(kernels, layer, memory, tile_rows, n_rows * layer.width)
-            if layer.fan_out < layer.width:
+            if layer.clears:
                 clear_filling(memory, h, n_rows, layer.fan_out, layer.width, lanes)
     last, logits = layers[n_layers - 1], tile_rows * network.logits
     if n_layers == 1:

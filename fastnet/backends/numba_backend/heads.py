@@ -189,8 +189,10 @@ def count_labels(logits, p, labels, targets, predicted, n_rows, n_correct):
             if best[s] == best[s] and not z <= best[s]:  # noqa: PLR0124, true unless it is NaN
                 best[s] = z
                 predicted[s] = c
+    n_right = 0
     for s in range(n_rows):
-        n_correct[0] += predicted[s] == labels[s]
+        n_right += predicted[s] == labels[s]
+    n_correct[0] += n_right
 
 
 @NativeFunction
@@ -210,11 +212,14 @@ def count_largest(logits, p, labels, targets, predicted, n_rows, n_correct):
 def count_all_labels(logits, p, labels, targets, predicted, n_rows, n_correct):
     """Samples all of whose outputs are on the right side of one half."""
     half = p.dtype.type(0.5)
+    predicted[:] = 0  # how many are on the wrong side
+    for c in range(logits.shape[0]):
+        for s in range(logits.shape[1]):
+            predicted[s] += (p[c, s] > half) != (targets[c, s] > half)
+    n_right = 0
     for s in range(n_rows):
-        n_right = 0
-        for c in range(logits.shape[0]):
-            n_right += (p[c, s] > half) == (targets[c, s] > half)
-        n_correct[0] += n_right == logits.shape[0]
+        n_right += predicted[s] == 0
+    n_correct[0] += n_right
 
 
 @NativeFunction

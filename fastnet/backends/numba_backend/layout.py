@@ -121,6 +121,7 @@ def lay_out(network: NetworkSpec, *, sparse: bool) -> MemoryLayout:
         keeps_z = i < n_layers - 1 and network.activations[i] in KEEPS_Z
         layers["kept"][i] = columns_of_tile if keeps_z else layers["h"][i]
         columns_of_tile += width * keeps_z
+        layers["clears"][i] = i < n_layers - 1 and network.activations[i] == "sigmoid" and width > layers["fan_out"][i]
         if 0 < i < n_layers - 1 and not across:
             layers["transposed"][i] = n_transposed
             n_transposed += int(layers["width"][i - 1] * width)

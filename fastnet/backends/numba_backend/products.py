@@ -48,6 +48,9 @@ __all__ = [
 # the panel's columns; a number to each row, such as its bias.
 ADD_NOTHING, ADD_VECTORS, ADD_NUMBERS = range(3)
 
+# Rows of a block at the end of a matrix, or, for single rows, panels: a divisor of ROWS.
+FEW_ROWS = 4
+
 
 class Left(NamedTuple):
     """Where the left factor of a product lies in its array.
@@ -72,21 +75,41 @@ class Panels(NamedTuple):
 
 
 @block_kernel
-def multiply_rows(total, a, left, row, b, b_at, b_stride, out, out_at, out_stride, scale, c, c_at, c_stride, mode):
-    """The product for as many rows of one panel as `total` has."""
+def multiply_rows(total, a, left, row, b, right, out, result, panel, scale, c, added, mode):
+    """The product for as many rows of one panel as `total` has, from `row` on."""
     single = zeros(out, 1)
+    b_at = right.start + panel * right.panel_stride
     for i in range(left.n_outer):
         at = left.start + row * left.row_stride + i * left.outer_stride
         for _ in range(left.n):
             total = multiply_add(spread(total, a, at, left.row_stride), load(single, b, b_at, 0), total)
             at += left.stride
-            b_at += b_stride
-    factor = splat(total, scale)
+            b_at += right.row_stride
+    factor, c_at = splat(total, scale), added.start + row * added.row_stride + panel * added.panel_stride
     if mode == ADD_VECTORS:
-        total = multiply_add(total, factor, load(total, c, c_at + row * c_stride, c_stride))
+        total = multiply_add(total, factor, load(total, c, c_at, added.row_stride))
     elif mode == ADD_NUMBERS:
-        total = multiply_add(total, factor, spread(total, c, c_at + row * c_stride, c_stride))
-    store(out, out_at + row * out_stride, out_stride, total)
+        total = multiply_add(total, factor, spread(total, c, c_at, added.row_stride))
+    store(out, result.start + row * result.row_stride + panel * result.panel_stride, result.row_stride, total)
+
+
+@block_kernel
+def multiply_row(total, a, left, row, b, right, out, result, panel, scale, c, added, mode):
+    """The product for one row of as many panels as `total` has rows, from `panel` on."""
+    single = zeros(out, 1)
+    b_at = right.start + panel * right.panel_stride
+    for i in range(left.n_outer):
+        at = left.start + row * left.row_stride + i * left.outer_stride
+        for _ in range(left.n):
+            total = multiply_add(load(total, b, b_at, right.panel_stride), spread(single, a, at, 0), total)
+            at += left.stride
+            b_at += right.row_stride
+    factor, c_at = splat(total, scale), added.start + row * added.row_stride + panel * added.panel_stride
+    if mode == ADD_VECTORS:
+        total = multiply_add(total, factor, load(total, c, c_at, added.panel_stride))
+    elif mode == ADD_NUMBERS:
+        total = multiply_add(total, factor, spread(total, c, c_at, 0))
+    store(out, result.start + row * result.row_stride + panel * result.panel_stride, result.panel_stride, total)
 
 
 @NativeFunction
@@ -98,28 +121,21 @@ def multiply(a, left, b, right, out, result, n_rows, n_panels, scale, c, added, 
     """
     scale = out.dtype.type(scale)
     for panel in range(n_panels):
-        b_at = right.start + panel * right.panel_stride
-        out_at = result.start + panel * result.panel_stride
-        c_at = added.start + panel * added.panel_stride
         row = 0
         while row + ROWS <= n_rows:
-            multiply_rows(
-                zeros(out, ROWS), a, left, row, b, b_at, right.row_stride, out, out_at, result.row_stride,
-                scale, c, c_at, added.row_stride, mode,
-            )  # fmt: skip
+            multiply_rows(zeros(out, ROWS), a, left, row, b, right, out, result, panel, scale, c, added, mode)
             row += ROWS
-        while row + 4 <= n_rows:
-            multiply_rows(
-                zeros(out, 4), a, left, row, b, b_at, right.row_stride, out, out_at, result.row_stride,
-                scale, c, c_at, added.row_stride, mode,
-            )  # fmt: skip
-            row += 4
-        while row < n_rows:
-            multiply_rows(
-                zeros(out, 1), a, left, row, b, b_at, right.row_stride, out, out_at, result.row_stride,
-                scale, c, c_at, added.row_stride, mode,
-            )  # fmt: skip
-            row += 1
+        while row + FEW_ROWS <= n_rows:
+            multiply_rows(zeros(out, FEW_ROWS), a, left, row, b, right, out, result, panel, scale, c, added, mode)
+            row += FEW_ROWS
+    for row in range(n_rows - n_rows % FEW_ROWS, n_rows):
+        panel = 0
+        while panel + FEW_ROWS <= n_panels:
+            multiply_row(zeros(out, FEW_ROWS), a, left, row, b, right, out, result, panel, scale, c, added, mode)
+            panel += FEW_ROWS
+        while panel < n_panels:
+            multiply_row(zeros(out, 1), a, left, row, b, right, out, result, panel, scale, c, added, mode)
+            panel += 1
 
 
 @NativeFunction
@@ -161,10 +177,14 @@ def dots_of_rows(a, a_start, n_a, b, b_start, n_b, size, lanes, out, out_start, 
 def row_sums(a, a_start, n_rows, size, lanes, out, out_start, adds):
     """The sum of each row of a (n_rows, size), added to what is there if `adds`; `size` is a multiple of `lanes`."""
     for i in range(n_rows):
-        total = zeros(out, 1)
-        for k in range(a_start + i * size, a_start + (i + 1) * size, lanes):
-            total = add(total, load(total, a, k, 0))
-        result = sum_of_lanes(total)
+        several, single, k = zeros(out, TERMS), zeros(out, 1), a_start + i * size
+        while k + TERMS * lanes <= a_start + (i + 1) * size:
+            several = add(several, load(several, a, k, lanes))
+            k += TERMS * lanes
+        while k < a_start + (i + 1) * size:
+            single = add(single, load(single, a, k, 0))
+            k += lanes
+        result = sum_of_lanes(add(sum_of_rows(several), single))
         out[out_start + i] = out[out_start + i] + result if adds else result
 
 

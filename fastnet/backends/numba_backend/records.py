@@ -28,13 +28,13 @@ __all__ = [
 
 
 # A layer's sizes, its width with what fills up the last vector, where its weight and bias start in the flat buffer,
-# where its h, d and what is kept of z start in a tile (in columns: times the rows of a tile), where its transposed
-# weight starts, and the addresses of its activation and the derivative. See ``layout.py``.
+# where its h, d and what is kept of z start in a tile (in columns: times the rows of a tile), whether its activation
+# leaves anything but zeros in what fills up the last vector, where its transposed weight starts, and the addresses of its activation and the derivative. See ``layout.py``.
 LAYER_DTYPE = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "fan_in", "fan_out", "width", "weight", "bias", "h", "d", "kept", "transposed", "activate", "backward"
+            "fan_in", "fan_out", "width", "weight", "bias", "h", "d", "kept", "clears", "transposed", "activate", "backward"
         )
     ]
 )  # fmt: skip

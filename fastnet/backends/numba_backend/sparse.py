@@ -102,37 +102,33 @@ def sparse_kernels(value_dtype: np.dtype, column_dtype: np.dtype) -> SparseKerne
 
     @NativeFunction
     def sort_by_columns(packed_values, packed_columns, row_starts, order, begin, n_rows, starts, sorted_values, rows):
-        """Sort the non-zeros of the tile's samples by column, those of a column by row.
-
-        What fills up a row has value zero, and is left out; every column is filled up anew.
-        """
+        """Sort the non-zeros of the tile's samples by column, those of a column by row; columns are filled up anew."""
         values, columns = packed_values.view(value_dtype), packed_columns.view(column_dtype)
         tile_values = sorted_values.view(value_dtype)
         n_features = starts.size - 1
-        zero = values.dtype.type(0)
         starts[:] = 0
         for i in range(n_rows):
             sample = sample_at(order, begin + i)
             for k in range(row_starts[sample], row_starts[sample + 1]):
-                starts[np.int64(columns[k]) + 1] += values[k] != zero
+                starts[np.uint64(columns[k])] += 1
+        end = 0
         for j in range(n_features):
-            starts[j + 1] = starts[j] + (starts[j + 1] + (TERMS - 1)) // TERMS * TERMS
-            for k in range(max(starts[j], starts[j + 1] - TERMS), starts[j + 1]):
-                tile_values[k] = zero
+            start, end = end, end + (starts[j] + (TERMS - 1)) // TERMS * TERMS
+            starts[j] = start
+            for k in range(max(start, end - TERMS), end):
+                tile_values[k] = 0
                 rows[k] = 0
-        # While non-zeros are put in place, starts[j] is where the next one of column j goes; then it is the start again.
+        # While non-zeros are put in place, starts[j] is where the next one of column j goes.
         for i in range(n_rows):
             sample = sample_at(order, begin + i)
             for k in range(row_starts[sample], row_starts[sample + 1]):
-                if values[k] != zero:
-                    column = np.int64(columns[k])
-                    at = starts[column]
-                    tile_values[at] = values[k]
-                    rows[at] = i
-                    starts[column] = at + 1
-        end = np.int64(0)
-        for j in range(n_features):
-            begin_of_next = (starts[j] + (TERMS - 1)) // TERMS * TERMS
-            starts[j], end = end, begin_of_next
+                column = np.uint64(columns[k])
+                at = np.uint64(starts[column])
+                tile_values[at] = values[k]
+                rows[at] = i
+                starts[column] = at + 1
+        for j in range(n_features, 0, -1):
+            starts[j] = (starts[j - 1] + (TERMS - 1)) // TERMS * TERMS
+        starts[0] = 0
 
     return SparseKernels(sparse_product, sparse_product_backward, sort_by_columns)

@@ -28,17 +28,18 @@ CHUNK = 2048
 @inlined
 def sgd_update(optimizer, state, rate, begin, end):
     """``v = momentum v - rate g``; the step is v, or ``momentum v - rate g`` with the new v for Nesterov."""
-    flat, gradient, velocity = state.flat, state.gradient, state.first
+    flat, gradient = state.flat[begin:end], state.gradient[begin:end]
     rate, momentum = flat.dtype.type(rate), flat.dtype.type(optimizer.momentum)
+    velocity = state.first[begin:end]
     if optimizer.kind == PLAIN_SGD:
-        for p in range(begin, end):
+        for p in range(flat.size):
             flat[p] -= rate * gradient[p]
     elif optimizer.kind == MOMENTUM:
-        for p in range(begin, end):
+        for p in range(flat.size):
             velocity[p] = momentum * velocity[p] - rate * gradient[p]
             flat[p] += velocity[p]
     else:
-        for p in range(begin, end):
+        for p in range(flat.size):
             velocity[p] = momentum * velocity[p] - rate * gradient[p]
             flat[p] += momentum * velocity[p] - rate * gradient[p]
 
@@ -52,15 +53,17 @@ def adam_rate(optimizer, rate, n_updates):
 @inlined
 def adam_update(network, optimizer, state, step, begin, end):
     """``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g ** 2``; the step is ``-rate_t m / (sqrt(v) + epsilon)``."""
-    flat, gradient, m, v = state.flat, state.gradient, state.first, state.second
+    flat, gradient = state.flat[begin:end], state.gradient[begin:end]
+    m, v = state.first[begin:end], state.second[begin:end]
     real = flat.dtype.type
     beta_1, beta_2 = real(optimizer.beta_1), real(optimizer.beta_2)
     rest_1, rest_2 = real(1.0 - optimizer.beta_1), real(1.0 - optimizer.beta_2)
     epsilon, rate = real(optimizer.epsilon), real(adam_rate(optimizer, step.rate, step.n_updates))
-    decay = real(step.rate * optimizer.weight_decay)
-    for p in range(begin, min(end, network.n_weights)):
-        flat[p] -= decay * flat[p]
-    for p in range(begin, end):
+    if optimizer.weight_decay > 0.0:
+        decay = real(step.rate * optimizer.weight_decay)
+        for p in range(min(flat.size, network.n_weights - begin)):
+            flat[p] -= decay * flat[p]
+    for p in range(flat.size):
         m[p] = beta_1 * m[p] + rest_1 * gradient[p]
         v[p] = beta_2 * v[p] + rest_2 * (gradient[p] * gradient[p])
         flat[p] -= rate * m[p] / (math.sqrt(v[p]) + epsilon)
@@ -72,18 +75,20 @@ def add_groups(network, state, gradients, n_groups, begin, end):
 
     Returns the sum of squared weights of the chunk, in float64.
     """
-    flat, gradient = state.flat, state.gradient
-    for p in range(begin, end):
-        gradient[p] = gradients[0, p]
+    flat, gradient = state.flat[begin:end], state.gradient[begin:end]
+    first = gradients[0, begin:end]
+    for p in range(gradient.size):
+        gradient[p] = first[p]
     for group in range(1, n_groups):
-        for p in range(begin, end):
-            gradient[p] += gradients[group, p]
+        other = gradients[group, begin:end]
+        for p in range(gradient.size):
+            gradient[p] += other[p]
     input_scale, l2 = flat.dtype.type(network.input_scale), flat.dtype.type(network.l2)
-    for p in range(begin, min(end, network.first_weight_size)):
+    for p in range(min(gradient.size, network.first_weight_size - begin)):
         gradient[p] *= input_scale
     squares = 0.0
     if network.l2 > 0.0:
-        for p in range(begin, min(end, network.n_weights)):
+        for p in range(min(gradient.size, network.n_weights - begin)):
             gradient[p] += l2 * flat[p]
             squares += flat[p] * flat[p]
     return squares
