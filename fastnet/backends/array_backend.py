@@ -35,7 +35,7 @@ class NumpyLibrary(ArrayLibrary):
     """NumPy, with the number of BLAS threads limited while a plan works."""
 
     def __init__(self, n_threads: int | None) -> None:
-        super().__init__(Operations(NumpyNamespace()))
+        super().__init__(Operations(NumpyNamespace()), "array operations of NumPy, one call per operation")
         self._n_threads = n_threads
 
     def scope(self) -> AbstractContextManager[Any]:

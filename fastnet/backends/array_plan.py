@@ -34,11 +34,14 @@ class ArrayLibrary:
     ----------
     operations : Operations
         The elementwise functions, bound to the library's namespace ``operations.xp``.
+    detail : str
+        What its plans say of themselves: see :attr:`fastnet.backends.interface.TrainingPlan.detail`.
     """
 
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, detail: str) -> None:
         self.operations = operations
         self.xp = operations.xp
+        self.detail = detail
 
     def to_device(self, array: Any) -> Array:
         """An array, dense or CSR, where the library computes; not a copy if it is there already."""
@@ -93,6 +96,11 @@ class ArrayPlan:
             self._flat = xp.array(library.to_device(parameters.flat))
             self._state = reference.initial_state(spec.optimizer, self._flat, xp=xp)
         self._n_updates = 0
+
+    @property
+    def detail(self) -> str:
+        """See :attr:`fastnet.backends.interface.TrainingPlan.detail`."""
+        return self._library.detail
 
     def run(self, learning_rates: Sequence[float] | NDArray, order: NDArray[np.int64] | None = None) -> StepMetrics:
         """See :meth:`fastnet.backends.interface.TrainingPlan.run`."""

@@ -85,6 +85,11 @@ class TrainingPlan(Protocol):
     sums out among them.
     """
 
+    @property
+    def detail(self) -> str:
+        """One line of English on how this network and dataset are computed; it stays the same for the plan's life."""
+        ...
+
     def run(self, learning_rates: Sequence[float] | NDArray, order: NDArray[np.int64] | None = None) -> StepMetrics:
         """Make S = ``len(learning_rates)`` updates without returning to Python between them.
 

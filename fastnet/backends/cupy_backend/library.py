@@ -32,7 +32,7 @@ class CupyLibrary(ArrayLibrary):
     """
 
     def __init__(self, device_index: int) -> None:
-        super().__init__(CupyOperations())
+        super().__init__(CupyOperations(), "products by cuBLAS and fused elementwise kernels, one call per operation")
         self._device_index = device_index
 
     def to_device(self, array: Any) -> Array:

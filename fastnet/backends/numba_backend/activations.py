@@ -10,7 +10,6 @@ that only those of a network are compiled.
 
 # Kernels get their types from Numba:
 # mypy: allow-untyped-defs, allow-untyped-calls
-# ruff: noqa: ARG001, functions of one kind take the same arguments
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ def sigmoid(z):
 
 @NativeFunction
 def identity(h):
-    """h is z."""
+    """H is z."""
 
 
 @NativeFunction
@@ -93,7 +92,7 @@ def tanh_backward(d, kept):
 
 @NativeFunction
 def leaky_relu(h):
-    """z above zero, else a small multiple of it."""
+    """Z above zero, else a small multiple of it."""
     for k in range(h.size):
         h[k] = type(h[k])(LEAKY_SLOPE) * h[k] if h[k] < type(h[k])(0) else h[k]
 
@@ -107,7 +106,7 @@ def leaky_relu_backward(d, kept):
 
 @NativeFunction
 def elu(h):
-    """z above zero, else ``exp(z) - 1``."""
+    """Z above zero, else ``exp(z) - 1``."""
     for k in range(h.size):
         h[k] = math.expm1(h[k]) if h[k] < type(h[k])(0) else h[k]
 
@@ -121,7 +120,7 @@ def elu_backward(d, kept):
 
 @NativeFunction
 def gelu(h):
-    """z times the normal distribution function of z."""
+    """Z times the normal distribution function of z."""
     for k in range(h.size):
         half, one = type(h[k])(0.5), type(h[k])(1)
         h[k] = half * h[k] * (one + math.erf(h[k] * type(h[k])(_SQRT_HALF)))

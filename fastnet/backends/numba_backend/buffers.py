@@ -89,7 +89,9 @@ def choose_kernels(
     )
     labels, left, panels = np.empty(0, np.int32), Left(0, 0, 0, 0, 0, 0), Panels(0, 0, 0)
     activation = network.activations[0] if network.activations else "identity"
-    sparse = sparse_kernels(packed.values.dtype, packed.columns.dtype) if packed else sparse_kernels(raw.dtype, raw.dtype)
+    sparse = (
+        sparse_kernels(packed.values.dtype, packed.columns.dtype) if packed else sparse_kernels(raw.dtype, raw.dtype)
+    )
     is_packed, is_deep = packed is not None, network.n_layers > 1
     return Kernels(
         multiply.for_arguments(numbers, left, numbers, panels, out, panels, 0, 0, 0.0, numbers, panels, 0),
@@ -104,12 +106,8 @@ def choose_kernels(
         OUTPUTS[network.output].for_arguments(table, table, table),
         HEADS[network.output, network.loss].for_arguments(table, table, labels, table, table, table, out),
         COUNTS[task, network.takes_labels].for_arguments(table, table, labels, table, labels, 0, whole_out),
-        sparse.product.for_arguments(
-            raw, raw, whole, whole, 0, 0, 0, numbers, 0, 0, 0.0, 0, out, 0, needed=is_packed
-        ),
-        sparse.product_backward.for_arguments(
-            raw, raw, whole, 0, numbers, 0, 0, 0, out, 0, False, needed=is_packed
-        ),
+        sparse.product.for_arguments(raw, raw, whole, whole, 0, 0, 0, numbers, 0, 0, 0.0, 0, out, 0, needed=is_packed),
+        sparse.product_backward.for_arguments(raw, raw, whole, 0, numbers, 0, 0, 0, out, 0, False, needed=is_packed),
         sparse.sort_by_columns.for_arguments(
             raw, raw, whole, whole, 0, 0, whole_out, raw_out, raw_out, needed=is_packed and sorts
         ),
@@ -135,9 +133,12 @@ def code_samples(
     network: NetworkSpec,
     x: Any,
     packed: PackedRows | None,
-    tiles: PackedTiles | None = None,
+    *,
     targets: NDArray | None = None,
     sample_weight: NDArray | None = None,
+    first_tiles: NDArray | None = None,
+    packed_tiles: PackedTiles | None = None,
+    tile_columns: NDArray | None = None,
 ) -> Samples:
     """The record of samples (N, D), and of what belongs to them, as far as given.
 
@@ -155,10 +156,11 @@ def code_samples(
         packed_values=_raw(packed.values if packed else _NO_BYTES),
         packed_columns=_raw(packed.columns if packed else _NO_BYTES),
         row_starts=read_only(packed.row_starts if packed else (), np.int64),
-        tile_values=_raw(tiles.values if tiles else _NO_BYTES),
-        tile_rows=_raw(tiles.rows if tiles else _NO_BYTES),
-        tile_starts=read_only(tiles.starts if tiles else np.empty((0, 0)), np.int64),
-        first_tiles=read_only(tiles.first_tiles if tiles else (), np.int64),
+        first_tiles=read_only(() if first_tiles is None else first_tiles, np.int64),
+        tile_columns=read_only(np.empty((0, 0)) if tile_columns is None else tile_columns, dtype),
+        tile_values=_raw(packed_tiles.values if packed_tiles else _NO_BYTES),
+        tile_rows=_raw(packed_tiles.rows if packed_tiles else _NO_BYTES),
+        tile_starts=read_only(packed_tiles.starts if packed_tiles else np.empty((0, 0)), np.int64),
         labels=read_only(labels, np.int32),
         targets=read_only(matrix, dtype),
         weights=read_only(() if sample_weight is None else sample_weight, dtype),

@@ -6,10 +6,13 @@ functions that pass whole records on are inlined before they are typed, and the 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
+import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,16 @@ from numba import cfunc, njit, typeof
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["FASTMATH", "NativeFunction", "block_kernel", "compiled", "function_at", "inlined", "kernel"]
+__all__ = [
+    "FASTMATH",
+    "NativeFunction",
+    "block_kernel",
+    "compile_for_arguments",
+    "compiled",
+    "function_at",
+    "inlined",
+    "kernel",
+]
 
 # Multiply and add may fuse, and divisions by one number may become products. Not "reassoc": sums would be grouped as
 # the compiler likes, differently in each copy of a kernel. Not "nnan" or "ninf": comparisons with NaN would be folded
@@ -35,6 +47,7 @@ _KERNEL_OPTIONS: dict[str, Any] = _OPTIONS | {"_nrt": False}
 _INNER_OPTIONS: dict[str, Any] = _KERNEL_OPTIONS | {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 logger = logging.getLogger("fastnet")
+progress_logger = logging.getLogger("fastnet.compiling")
 
 # A function of plain arrays and numbers, which only compiled code can call.
 kernel = njit(**_INNER_OPTIONS)
@@ -65,28 +78,35 @@ class NativeFunction:
         return self.compile(signature) if needed else _NeverCalled(signature)
 
     def _compile(self, signature: Any) -> Any:
-        return _with_cache(lambda **options: cfunc(signature, **_KERNEL_OPTIONS, **options)(self._function))
+        with _burst():
+            function = _with_cache(lambda **options: cfunc(signature, **_KERNEL_OPTIONS, **options)(self._function))
+        if not function.cache_hits:
+            _log_compiling()
+        return function
 
 
-class _NeverCalled(numba.types.WrapperAddressProtocol):  # type: ignore[misc]
+class _NeverCalled(numba.types.WrapperAddressProtocol):
     """Stands in the place of a native function."""
 
     def __init__(self, signature: Any) -> None:
         self._signature = signature
 
-    def __wrapper_address__(self) -> int:  # noqa: PLW3201, Numba's name
+    def __wrapper_address__(self) -> int:
         return id(self)  # any but null
 
     def signature(self) -> Any:
         return self._signature
 
 
-@intrinsic  # type: ignore[misc]
-def function_at(context, like, address):  # type: ignore[no-untyped-def]  # noqa: ARG001
+_intrinsic: Any = intrinsic  # its annotations are those of what is decorated, and not of what is called
+
+
+@_intrinsic
+def function_at(context: Any, like: Any, address: Any) -> Any:  # noqa: ARG001
     """The native function at an address, which must be of the type of `like`."""
 
-    def generate(context, builder, _, arguments):  # type: ignore[no-untyped-def]
-        function = cgutils.create_struct_proxy(like)(context, builder)
+    def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
+        function = cgutils.create_struct_proxy(like)(context, builder)  # type: ignore[no-untyped-call]
         function.c_addr = builder.inttoptr(arguments[1], function.c_addr.type)
         function.py_addr = ir.Constant(function.py_addr.type, None)
         function.jit_addr = ir.Constant(function.jit_addr.type, None)
@@ -99,6 +119,36 @@ def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls, on its first call for each combination of types."""
     stamped = _stamped(function)
     return _with_cache(lambda **options: njit(**_OPTIONS, nogil=True, **options)(stamped))
+
+
+def compile_for_arguments(function: Any, *arguments: Any) -> None:
+    """Compile, or load, what :func:`compiled` returned, for arguments of the types of these."""
+    with _burst():
+        function.compile(tuple(map(typeof, arguments)))
+
+
+_burst_lock = threading.RLock()
+
+
+@contextmanager
+def _burst() -> Iterator[None]:
+    """Without Python's garbage collector, which takes a quarter of the time.
+
+    A compiler makes millions of objects, and the collector looks through them again and again.
+    """
+    with _burst_lock:
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if was_enabled:
+                gc.enable()
+
+
+@cache
+def _log_compiling() -> None:
+    progress_logger.info("compiling for this processor, which takes some seconds and is done once")
 
 
 def _with_cache(compile_function: Callable[..., Any]) -> Any:
@@ -126,7 +176,9 @@ def _stamped(function: Callable[..., Any]) -> Callable[..., Any]:
     Numba finds its cache by a function's name, and uses it as long as the function's own file is the same: it would
     go on using kernels of the other files as they were before they were changed, or fail to read types that are gone.
     """
-    stamped = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    stamped = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
     stamped.__qualname__ = f"{function.__qualname__}-{_sources_digest()}"
     return stamped
 

@@ -10,10 +10,11 @@
 from __future__ import annotations
 
 from fastnet.backends.numba_backend.compiling import compiled, inlined
-from fastnet.backends.numba_backend.gradients import matrix_view, whole_vectors
+from fastnet.backends.numba_backend.partition import whole_vectors
 from fastnet.backends.numba_backend.records import Step
 from fastnet.backends.numba_backend.sparse import sample_at
 from fastnet.backends.numba_backend.team import wait_for_all
+from fastnet.backends.numba_backend.tiles import matrix_view
 
 __all__ = ["predict_share", "run_steps"]
 
@@ -33,8 +34,8 @@ def mean_scale(network, samples, order, begin, end):
 
 @compiled
 def run_steps(
-    worker, n_workers, meeting, gradient_share, update_share, forward, backward, network, kernels, samples, optimizer, state,
-    scratch, sums, run,
+    worker, n_workers, meeting, gradient_share, update_share, forward, backward,
+    network, kernels, samples, optimizer, state, scratch, sums, run,
 ):  # fmt: skip
     """One worker's share of all steps of a run: gradients of groups of rows, then updates of chunks of parameters."""
     n_positions = run.order.size or run.batch_rows
@@ -78,7 +79,7 @@ def predict_share(worker, n_workers, forward, network, kernels, samples, order, 
         begin = tile * tile_rows
         n_rows = min(tile_rows, n_samples - begin)
         size = whole_vectors(n_rows, network.row_multiple)
-        forward(network, kernels, samples, order, begin, n_rows, flat, memory, tile_rows)
+        forward(network, kernels, samples, order, begin, 0, n_rows, flat, memory, tile_rows)
         p = matrix_view(memory, tile_rows * network.outputs, n_outputs, size)
         rows = matrix_view(memory, tile_rows * network.loss_rows, 2, size)
         kernels.output(matrix_view(memory, tile_rows * network.logits, n_outputs, size), p, rows)

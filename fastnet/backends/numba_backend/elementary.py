@@ -15,6 +15,7 @@ Errors are at most two units in the last place.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -213,7 +214,7 @@ def tanh(x):
     return np.tanh(x)
 
 
-_OPTIONS = {"jit_options": {"fastmath": FASTMATH, "error_model": "numpy"}, "inline": "always"}
+_OPTIONS: Any = {"jit_options": {"fastmath": FASTMATH, "error_model": "numpy"}, "inline": "always"}
 
 
 @overload(exp_of_nonpositive, **_OPTIONS)

@@ -55,7 +55,7 @@ def sigmoid_output(logits, p, rows):
 
 @NativeFunction
 def identity_output(logits, p, rows):
-    """z."""
+    """Z."""
     for c in range(logits.shape[0]):
         for s in range(logits.shape[1]):
             p[c, s] = logits[c, s]
@@ -186,7 +186,7 @@ def count_labels(logits, p, labels, targets, predicted, n_rows, n_correct):
     for c in range(1, logits.shape[0]):
         for s in range(size):
             z = logits[c, s]
-            if best[s] == best[s] and not z <= best[s]:  # noqa: PLR0124, true unless it is NaN
+            if best[s] == best[s] and not z <= best[s]:
                 best[s] = z
                 predicted[s] = c
     n_right = 0
@@ -201,7 +201,7 @@ def count_largest(logits, p, labels, targets, predicted, n_rows, n_correct):
     for s in range(n_rows):
         best, wanted = 0, 0
         for c in range(1, logits.shape[0]):
-            if logits[best, s] == logits[best, s] and not logits[c, s] <= logits[best, s]:  # noqa: PLR0124
+            if logits[best, s] == logits[best, s] and not logits[c, s] <= logits[best, s]:
                 best = c
             if targets[c, s] > targets[wanted, s]:
                 wanted = c

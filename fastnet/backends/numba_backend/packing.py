@@ -23,7 +23,7 @@ from fastnet.backends.numba_backend.compiling import compiled
 from fastnet.backends.numba_backend.partition import share_start
 from fastnet.data import is_sparse
 
-__all__ = ["PackedRows", "PackedTiles", "pack_rows", "pack_tiles"]
+__all__ = ["PackedRows", "PackedTiles", "TileBounds", "bound_tiles", "pack_rows", "pack_tiles", "transpose_tiles"]
 
 # From this share of non-zeros on, a product over all numbers is the faster one, as it need not look up where they are.
 _LARGEST_DENSITY = 0.35
@@ -46,7 +46,6 @@ class PackedTiles(NamedTuple):
     values: NDArray  # (M,) like those of the rows
     rows: NDArray  # (M,) uint8, within the tile
     starts: NDArray  # (T, D + 1) int64
-    first_tiles: NDArray  # (G,) int64, of each group
 
 
 def pack_rows(x: Any, dtype: np.dtype) -> PackedRows | None:
@@ -75,28 +74,43 @@ def _starts_of_rows(counts: NDArray) -> NDArray[np.int64]:
     return row_starts
 
 
-def pack_tiles(packed: PackedRows, n_features: int, n_groups: int, tile_rows: int) -> PackedTiles:
-    """The tiles of each group, as ``gradients.py`` cuts them."""
-    values, columns, row_starts = packed
-    n_samples = len(row_starts) - 1
-    tile_begins: list[int] = []
+class TileBounds(NamedTuple):
+    """The tiles that ``gradients.py`` cuts a full batch into."""
+
+    begins: NDArray  # (T + 1,) int64, rows
+    first_tiles: NDArray  # (G,) int64, of each group
+
+
+def bound_tiles(n_samples: int, n_groups: int, tile_rows: int) -> TileBounds:
+    """The tiles of each group of a full batch."""
+    begins: list[int] = []
     first_tiles: list[int] = []
     for group in range(n_groups):
         begin, end = (share_start.py_func(group + part, n_groups, 0, n_samples) for part in (0, 1))
         n_tiles = -(-(end - begin) // tile_rows)
-        first_tiles.append(len(tile_begins))
-        tile_begins += [share_start.py_func(tile, n_tiles, begin, end) for tile in range(n_tiles)]
-    bounds = np.array([*tile_begins, n_samples], np.int64)
-    starts = np.empty((len(tile_begins), n_features + 1), np.int64)
-    _count_columns(values, columns, row_starts, bounds, starts)
-    tiles = PackedTiles(
-        np.zeros(starts[-1, -1], values.dtype),
-        np.zeros(starts[-1, -1], np.uint8),
-        starts,
-        np.array(first_tiles, np.int64),
-    )
-    _fill_tiles(values, columns, row_starts, bounds, starts, tiles.values, tiles.rows)
+        first_tiles.append(len(begins))
+        begins += [share_start.py_func(tile, n_tiles, begin, end) for tile in range(n_tiles)]
+    return TileBounds(np.array([*begins, n_samples], np.int64), np.array(first_tiles, np.int64))
+
+
+def pack_tiles(packed: PackedRows, n_features: int, bounds: TileBounds) -> PackedTiles:
+    """The non-zeros of each tile by columns."""
+    values, columns, row_starts = packed
+    starts = np.empty((len(bounds.begins) - 1, n_features + 1), np.int64)
+    _count_columns(values, columns, row_starts, bounds.begins, starts)
+    tiles = PackedTiles(np.zeros(starts[-1, -1], values.dtype), np.zeros(starts[-1, -1], np.uint8), starts)
+    _fill_tiles(values, columns, row_starts, bounds.begins, starts, tiles.values, tiles.rows)
     return tiles
+
+
+def transpose_tiles(x: NDArray, bounds: TileBounds, tile_rows: int, row_multiple: int, dtype: np.dtype) -> NDArray:
+    """Each tile of dense x (N, D) as (D, S), in a slot of ``tile_rows * D`` numbers; what fills up S is zero."""
+    n_features = x.shape[1]
+    slots = np.zeros((len(bounds.begins) - 1, tile_rows * n_features), dtype)
+    for slot, begin, end in zip(slots, bounds.begins, bounds.begins[1:], strict=False):
+        size = -(-(end - begin) // row_multiple) * row_multiple
+        slot[: size * n_features].reshape(n_features, size)[:, : end - begin] = x[begin:end].T
+    return slots
 
 
 @compiled

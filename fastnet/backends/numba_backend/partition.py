@@ -6,32 +6,33 @@ Both depend on the sizes of the batch and of the network alone, never on the num
 from __future__ import annotations
 
 from fastnet.backends.numba_backend.compiling import kernel
-from fastnet.backends.numba_backend.layout import MemoryLayout
 from fastnet.parameters import ParameterLayout
 
-__all__ = ["count_groups", "count_tile_rows", "share_start"]
+__all__ = ["count_groups", "count_tile_rows", "share_start", "whole_vectors"]
 
 # Counts that divide evenly over the usual numbers of cores.
 _GROUP_COUNTS = (48, 32, 16, 8, 4, 2, 1)
 
-# A group is worth a thread's while from this many multiply-adds of a forward pass on, some tens of microseconds with
-# the backward pass: entering a parallel region costs a few microseconds under OpenMP.
-_GROUP_WORK = 2**17
+# A group is worth a thread's while from this many multiply-adds of a forward pass on: some microseconds with the
+# backward pass, where a meeting of threads takes a fraction of one.
+_GROUP_WORK = 2**15
 
 # What else is done for each number of a layer (its bias, its activation, its share of the loss), in multiply-adds.
 _WORK_PER_UNIT = 16
 
-# Every group has a gradient of its own to be written and added up. Up to a few groups, that pays from a small number of
-# rows on; for more, the rows must be many.
-_FEW_GROUPS, _FEW_ROWS, _MANY_ROWS = 4, 16, 64
+# Every group has a gradient of its own to be written and added up. Its rows must be many enough to be worth that, the
+# more the larger the gradient is; and few rows make blocks that are not filled. Up to a few groups of a large network,
+# the work of a row is so much that neither matters.
+_FEWEST_ROWS, _PARAMETERS_PER_ROW, _MOST_ROWS = 96, 64, 2048
+_FEW_GROUPS, _ROWS_OF_LARGE, _LARGE = 4, 32, 2**17
 
 # Memory for the gradients of all groups together.
 _GROUP_BYTES = 2**28
 
-# What a tile's samples and activations may take together, so that they stay in a core's second-level cache with room
-# left for the weights.
-_TILE_BYTES = 2**19
-_TILE_ROWS = (64, 256)
+# Rows of a tile: as few as keep products efficient, more where all layers are so narrow that the tile still fits in the
+# innermost cache, and no more than packed rows can be counted in a byte.
+_FEWEST_TILE_ROWS, _MOST_TILE_ROWS, _MOST_PACKED_ROWS = 256, 1024, 256
+_TILE_BYTES = 2**15
 
 # Tiles have a multiple of this many rows, so that every part of a tile starts at a cache line.
 _ROW_MULTIPLE = 64
@@ -43,18 +44,26 @@ def share_start(part, n_parts, begin, end):  # type: ignore[no-untyped-def]
     return begin + part * (end - begin) // n_parts
 
 
+@kernel
+def whole_vectors(n_rows, multiple):  # type: ignore[no-untyped-def]
+    """The number of rows, rounded up to a multiple."""
+    return -(-n_rows // multiple) * multiple
+
+
 def count_groups(n_rows: int, layout: ParameterLayout, itemsize: int) -> int:
     """Number of groups that a batch of `n_rows` is divided into; `itemsize` bytes make one number."""
+    rows = min(_FEWEST_ROWS + layout.size // _PARAMETERS_PER_ROW, _MOST_ROWS)
+    few_rows = _ROWS_OF_LARGE if layout.size > _LARGE else _FEWEST_ROWS
     limit = min(
-        max(n_rows // _MANY_ROWS, min(n_rows // _FEW_ROWS, _FEW_GROUPS)),
+        max(n_rows // rows, min(n_rows // few_rows, _FEW_GROUPS)),
         n_rows * (layout.size + _WORK_PER_UNIT * sum(layout.layer_sizes[1:])) // _GROUP_WORK,
         _GROUP_BYTES // (layout.size * itemsize),
     )
     return next((count for count in _GROUP_COUNTS if count <= limit), 1)
 
 
-def count_tile_rows(n_rows: int, layout: MemoryLayout, itemsize: int) -> int:
-    """Most rows of a tile, for groups of at most `n_rows` rows."""
-    fewest, most = _TILE_ROWS
-    rows = min(max(n_rows, 1), max(fewest, min(most, _TILE_BYTES // (layout.n_columns * itemsize))))
+def count_tile_rows(n_rows: int, n_columns: int, itemsize: int, *, packed: bool) -> int:
+    """Most rows of a tile of `n_columns` numbers each, for groups of at most `n_rows` rows."""
+    fitting = max(_FEWEST_TILE_ROWS, min(_MOST_TILE_ROWS, _TILE_BYTES // (n_columns * itemsize)))
+    rows = min(max(n_rows, 1), _MOST_PACKED_ROWS if packed else fitting)
     return -(-rows // _ROW_MULTIPLE) * _ROW_MULTIPLE

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from fastnet import reference
 from fastnet.backends.interface import StepMetrics
+from fastnet.backends.numba_backend.across import backward_across, forward_across
 from fastnet.backends.numba_backend.buffers import (
     choose_kernels,
     code_network,
@@ -22,16 +24,11 @@ from fastnet.backends.numba_backend.buffers import (
     make_state,
     read_only,
 )
+from fastnet.backends.numba_backend.compiling import compile_for_arguments
 from fastnet.backends.numba_backend.drivers import predict_share, run_steps
-from fastnet.backends.numba_backend.gradients import (
-    backward_across,
-    backward_upright,
-    forward_across,
-    forward_upright,
-    gradient_share,
-)
+from fastnet.backends.numba_backend.gradients import gradient_share
 from fastnet.backends.numba_backend.layout import MemoryLayout, lay_out
-from fastnet.backends.numba_backend.packing import pack_rows, pack_tiles
+from fastnet.backends.numba_backend.packing import PackedRows, bound_tiles, pack_rows, pack_tiles, transpose_tiles
 from fastnet.backends.numba_backend.partition import count_groups, count_tile_rows
 from fastnet.backends.numba_backend.records import (
     CodedNetwork,
@@ -43,8 +40,9 @@ from fastnet.backends.numba_backend.records import (
     Scratch,
     Step,
 )
-from fastnet.backends.numba_backend.team import run_team
-from fastnet.backends.numba_backend.updates import GRADIENT_ONLY, update_share
+from fastnet.backends.numba_backend.team import new_meeting, run_team
+from fastnet.backends.numba_backend.updates import ADAM, GRADIENT_ONLY, adam_share, sgd_share
+from fastnet.backends.numba_backend.upright import backward_upright, forward_upright
 from fastnet.data import Dataset
 from fastnet.errors import PlanClosedError
 from fastnet.parameters import Parameters
@@ -80,19 +78,31 @@ class NumbaPlan:
         self._state = make_state(self._layout, parameters.flat, list(remembered.values()))
         self._remembered = dict(zip(remembered, (self._state.first, self._state.second), strict=False))
         self._n_updates = 0
+        self._packs = packed is not None
+        self._storage = _describe_storage(dataset.x, packed)
         self._longest_row = int(np.diff(packed.row_starts).max()) if packed else 0
         self._workspace = self._make_workspace(self._batch_rows)
-        tiles = None
-        if packed and not self._batch_size:
-            tiles = pack_tiles(
-                packed, self._n_features, len(self._workspace.sums.losses), self._workspace.scratch.tile_rows
-            )
-        self._samples = code_samples(
-            spec.network, dataset.x, packed, tiles, dataset.targets, dataset.sample_weight
+        self._samples = self._lay_out_samples(spec, dataset, packed)
+        self._kernels = choose_kernels(
+            spec.network, spec.task, self._layout, packed, sorts=self._batch_size is not None
         )
-        self._kernels = choose_kernels(spec.network, spec.task, self._layout, packed, sorts=tiles is None)
         self._compiled = self._compile()
         self._closed = False
+
+    def _lay_out_samples(self, spec: TrainingSpec, dataset: Dataset, packed: PackedRows | None) -> Samples:
+        """The samples; for the full batch, whose tiles never change, each tile as its products need it."""
+        code = partial(
+            code_samples, spec.network, dataset.x, packed, targets=dataset.targets, sample_weight=dataset.sample_weight
+        )
+        if self._batch_size or not (packed or self._layout.across):
+            return code()
+        tile_rows = self._workspace.scratch.tile_rows
+        bounds = bound_tiles(self._n_samples, len(self._workspace.sums.losses), tile_rows)
+        if packed:
+            tiles = pack_tiles(packed, self._n_features, bounds)
+            return code(first_tiles=bounds.first_tiles, packed_tiles=tiles)
+        columns = transpose_tiles(dataset.x, bounds, tile_rows, self._layout.row_multiple, self._dtype)
+        return code(first_tiles=bounds.first_tiles, tile_columns=columns)
 
     @property
     def _batch_rows(self) -> int:
@@ -102,7 +112,9 @@ class NumbaPlan:
         """Workspace for batches of up to `n_rows` rows. No more workers than groups, so that each has some."""
         n_groups = self._count_groups(n_rows)
         n_workers = min(self._n_threads, n_groups)
-        tile_rows = count_tile_rows(-(-n_rows // n_groups), self._layout, self._dtype.itemsize)
+        tile_rows = count_tile_rows(
+            -(-n_rows // n_groups), self._layout.n_columns, self._dtype.itemsize, packed=self._packs
+        )
         sorted_size = min(tile_rows, n_rows) * self._longest_row
         if sorted_size:
             sorted_size += 4 * self._n_features
@@ -128,8 +140,23 @@ class NumbaPlan:
         gradients = gradient_share.for_arguments(
             0, 0, forward, backward, step, network, kernels, samples, order, flat, scratch, sums
         )
+        update_share = adam_share if self._optimizer.kind == ADAM else sgd_share
         update = update_share.for_arguments(0, 0, step, network, self._optimizer, state, sums.gradients)
-        return gradients, update, forward, backward
+        functions = gradients, update, forward, backward
+        run = self._describe_run(np.zeros(0), None, self._batch_rows)
+        meeting, records = new_meeting(), (self._optimizer, state, scratch, sums, run)
+        compile_for_arguments(run_steps, 0, 1, meeting, *functions, network, kernels, samples, *records)
+        return functions
+
+    @property
+    def detail(self) -> str:
+        """See :attr:`fastnet.backends.interface.TrainingPlan.detail`."""
+        layout = "samples across vectors" if self._layout.across else "units along vectors"
+        n_workers, scratch, sums = self._workspace
+        return (
+            f"{self._storage}; {layout}; batches of {self._batch_rows:,} in {len(sums.losses)} groups of rows, "
+            f"tiles of up to {scratch.tile_rows} rows; {n_workers} thread{'s' if n_workers > 1 else ''}"
+        )
 
     def run(self, learning_rates: Sequence[float] | NDArray, order: NDArray[np.int64] | None = None) -> StepMetrics:
         """See :meth:`fastnet.backends.interface.TrainingPlan.run`."""
@@ -157,8 +184,19 @@ class NumbaPlan:
         workspace: Workspace,
     ) -> Run:
         """Make ``len(rates)`` steps of `batch_rows` samples each; the last may have fewer."""
+        run = self._describe_run(rates, order, batch_rows)
+        n_workers, scratch, sums = workspace
+        records = (self._network, self._kernels, self._samples, optimizer, self._state, scratch, sums, run)
+
+        def work(worker: int, n_workers: int, meeting: NDArray[np.int64]) -> None:
+            run_steps(worker, n_workers, meeting, *self._compiled, *records)
+
+        run_team(n_workers, work)
+        return run
+
+    def _describe_run(self, rates: NDArray[np.float64], order: NDArray[np.int64] | None, batch_rows: int) -> Run:
         last_rows = batch_rows if order is None else len(order) - (len(rates) - 1) * batch_rows
-        run = Run(
+        return Run(
             order=read_only(() if order is None else order, np.int64),
             stride=0 if order is None else batch_rows,
             batch_rows=batch_rows,
@@ -169,14 +207,6 @@ class NumbaPlan:
             losses=np.empty(len(rates)),
             n_correct=np.empty(len(rates), np.int64),
         )
-        n_workers, scratch, sums = workspace
-        records = (self._network, self._kernels, self._samples, optimizer, self._state, scratch, sums, run)
-
-        def work(worker: int, n_workers: int, meeting: NDArray[np.int64]) -> None:
-            run_steps(worker, n_workers, meeting, *self._compiled, *records)
-
-        run_team(n_workers, work)
-        return run
 
     def read_parameters(self) -> Parameters:
         """See :meth:`fastnet.backends.interface.TrainingPlan.read_parameters`."""
@@ -224,9 +254,16 @@ class Workspace(NamedTuple):
     sums: GroupSums
 
 
+def _describe_storage(x: Any, packed: PackedRows | None) -> str:
+    if packed is None:
+        return f"{x.dtype} as it lies"
+    share = np.count_nonzero(packed.values) / max(x.shape[0] * x.shape[1], 1)
+    return f"non-zeros ({share:.0%}) packed as {packed.values.dtype} with {packed.columns.dtype} columns"
+
+
 def _forward(layout: MemoryLayout, network: CodedNetwork, kernels: Kernels, samples: Samples, flat: NDArray) -> Any:
     forward_tile = forward_across if layout.across else forward_upright
-    return forward_tile.for_arguments(network, kernels, samples, read_only((), np.int64), 0, 0, flat, flat, 0)
+    return forward_tile.for_arguments(network, kernels, samples, read_only((), np.int64), 0, 0, 0, flat, flat, 0)
 
 
 def predict(network: NetworkSpec, parameters: Parameters, x: Any, n_threads: int) -> NDArray:
@@ -237,10 +274,12 @@ def predict(network: NetworkSpec, parameters: Parameters, x: Any, n_threads: int
     layout = lay_out(network, sparse=packed is not None)
     coded, samples = code_network(network, layout), code_samples(network, x, packed)
     kernels = choose_kernels(network, "regression", layout, packed, sorts=False)
-    scratch = make_scratch(layout, count_tile_rows(n_samples, layout, dtype.itemsize), n_workers, dtype)
+    tile_rows = count_tile_rows(n_samples, layout.n_columns, dtype.itemsize, packed=packed is not None)
+    scratch = make_scratch(layout, tile_rows, n_workers, dtype)
     flat, order = make_state(layout, parameters.flat, []).flat, read_only((), np.int64)
     outputs = np.empty((n_samples, network.n_outputs), dtype)
     forward = _forward(layout, coded, kernels, samples, flat)
     share = (forward, coded, kernels, samples, order, flat, scratch, outputs)
+    compile_for_arguments(predict_share, 0, n_workers, *share)
     run_team(n_workers, lambda worker, n_workers, _: predict_share(worker, n_workers, *share))
     return outputs

@@ -120,16 +120,20 @@ def multiply(a, left, b, right, out, result, n_rows, n_panels, scale, c, added, 
     `c` nor `scale` is read.
     """
     scale = out.dtype.type(scale)
+    n_whole, n_wide = n_rows - n_rows % ROWS, n_panels - n_panels % ROWS
     for panel in range(n_panels):
-        row = 0
-        while row + ROWS <= n_rows:
+        for row in range(0, n_whole, ROWS):
             multiply_rows(zeros(out, ROWS), a, left, row, b, right, out, result, panel, scale, c, added, mode)
-            row += ROWS
-        while row + FEW_ROWS <= n_rows:
+    # The last rows do not fill a block: some go together with as many panels as do, the others in smaller blocks.
+    for row in range(n_whole, n_rows):
+        for panel in range(0, n_wide, ROWS):
+            multiply_row(zeros(out, ROWS), a, left, row, b, right, out, result, panel, scale, c, added, mode)
+    n_fours = n_rows - n_rows % FEW_ROWS
+    for panel in range(n_wide, n_panels):
+        for row in range(n_whole, n_fours, FEW_ROWS):
             multiply_rows(zeros(out, FEW_ROWS), a, left, row, b, right, out, result, panel, scale, c, added, mode)
-            row += FEW_ROWS
-    for row in range(n_rows - n_rows % FEW_ROWS, n_rows):
-        panel = 0
+    for row in range(n_fours, n_rows):
+        panel = n_wide
         while panel + FEW_ROWS <= n_panels:
             multiply_row(zeros(out, FEW_ROWS), a, left, row, b, right, out, result, panel, scale, c, added, mode)
             panel += FEW_ROWS

@@ -27,17 +27,23 @@ __all__ = [
 ]
 
 
-# A layer's sizes, its width with what fills up the last vector, where its weight and bias start in the flat buffer,
-# where its h, d and what is kept of z start in a tile (in columns: times the rows of a tile), whether its activation
-# leaves anything but zeros in what fills up the last vector, where its transposed weight starts, and the addresses of its activation and the derivative. See ``layout.py``.
+# A layer as kernels see it; see ``layout.py``.
 LAYER_DTYPE = np.dtype(
     [
-        (name, np.int64)
-        for name in (
-            "fan_in", "fan_out", "width", "weight", "bias", "h", "d", "kept", "clears", "transposed", "activate", "backward"
-        )
+        ("fan_in", np.int64),
+        ("fan_out", np.int64),
+        ("width", np.int64),  # the fan-out, with what fills up the last vector
+        ("weight", np.int64),  # where it starts in the flat buffer
+        ("bias", np.int64),
+        ("h", np.int64),  # where it starts in a tile, in columns: times the rows of a tile
+        ("d", np.int64),
+        ("kept", np.int64),  # z where the derivative needs it, else h
+        ("clears", np.int64),  # whether the activation leaves anything but zeros in what fills up the last vector
+        ("transposed", np.int64),  # where the transposed weight starts
+        ("activate", np.int64),  # the address of the activation
+        ("backward", np.int64),  # and that of its derivative
     ]
-)  # fmt: skip
+)
 
 
 class CodedNetwork(NamedTuple):
@@ -104,11 +110,13 @@ class Samples(NamedTuple):
     packed_values: NDArray  # (M * itemsize,) uint8, whatever the dtype
     packed_columns: NDArray  # (M * itemsize,) uint8, whatever the dtype
     row_starts: NDArray  # (N + 1,) int64; empty for dense samples
-    # The same non-zeros by columns within each tile, where the tiles are always the same samples.
+    # Where the tiles are always the same samples, what depends on them alone is laid out for each: the non-zeros by
+    # columns, or dense samples across.
+    first_tiles: NDArray  # (G,) int64, of each group
+    tile_columns: NDArray  # (T, tile_rows * D), each (D, S)
     tile_values: NDArray  # (M * itemsize,) uint8, whatever the dtype
     tile_rows: NDArray  # (M,) uint8, within the tile
     tile_starts: NDArray  # (T, D + 1) int64
-    first_tiles: NDArray  # (G,) int64, of each group
     labels: NDArray  # (N,) int32
     targets: NDArray  # (N, C)
     weights: NDArray  # (N,)

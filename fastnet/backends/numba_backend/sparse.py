@@ -51,6 +51,17 @@ def weighted_sum(values, rows, first, last, matrix, start):
     return sum_of_rows(total)
 
 
+@block_kernel
+def weighted_sum_pair(values, rows, first, last, matrix, start, panel_stride):
+    """The same for two panels, which share the look at values and rows."""
+    one, other = zeros(matrix, TERMS), zeros(matrix, TERMS)
+    for k in range(first, last, TERMS):
+        numbers = spread_run(one, values, k)
+        one = multiply_add(numbers, gather(one, matrix, start, rows, k), one)
+        other = multiply_add(numbers, gather(other, matrix, start + panel_stride, rows, k), other)
+    return sum_of_rows(one), sum_of_rows(other)
+
+
 class SparseKernels(NamedTuple):
     """Kernels for one kind of values and of columns."""
 
@@ -73,7 +84,21 @@ def sparse_kernels(value_dtype: np.dtype, column_dtype: np.dtype) -> SparseKerne
         scale = z.dtype.type(scale)
         single = zeros(z, 1)
         lanes = lanes_of(z)
-        for panel in range(n_panels):
+        panel, panel_size = 0, n_features * lanes
+        while panel + 2 <= n_panels:
+            start = weight_start + panel * panel_size
+            bias = load(single, weight, bias_start + panel * lanes, 0)
+            bias_2 = load(single, weight, bias_start + (panel + 1) * lanes, 0)
+            for i in range(n_rows):
+                sample = sample_at(order, begin + i)
+                one, other = weighted_sum_pair(
+                    values, columns, row_starts[sample], row_starts[sample + 1], weight, start, panel_size
+                )
+                place = z_start + (panel * n_rows + i) * lanes
+                store(z, place, 0, multiply_add(one, splat(single, scale), bias))
+                store(z, place + n_rows * lanes, 0, multiply_add(other, splat(single, scale), bias_2))
+            panel += 2
+        if panel < n_panels:
             start = weight_start + panel * n_features * lanes
             bias = load(single, weight, bias_start + panel * lanes, 0)
             for i in range(n_rows):
@@ -89,7 +114,22 @@ def sparse_kernels(value_dtype: np.dtype, column_dtype: np.dtype) -> SparseKerne
         """``d_weight = x.T @ d_z`` for a tile, added to what is there if `adds`."""
         values = packed_values.view(value_dtype)
         lanes = lanes_of(d_weight)
-        for panel in range(n_panels):
+        panel = 0
+        while panel + 2 <= n_panels:
+            start = d_start + panel * n_rows * lanes
+            for j in range(n_features):
+                first, last = starts[j], starts[j + 1]
+                place = weight_start + (panel * n_features + j) * lanes
+                place_2 = place + n_features * lanes
+                if first < last:
+                    one, other = weighted_sum_pair(values, rows, first, last, d_z, start, n_rows * lanes)
+                    store(d_weight, place, 0, add(one, load(one, d_weight, place, 0)) if adds else one)
+                    store(d_weight, place_2, 0, add(other, load(one, d_weight, place_2, 0)) if adds else other)
+                elif not adds:
+                    store(d_weight, place, 0, zeros(d_weight, 1))
+                    store(d_weight, place_2, 0, zeros(d_weight, 1))
+            panel += 2
+        if panel < n_panels:
             start = d_start + panel * n_rows * lanes
             for j in range(n_features):
                 first, last = starts[j], starts[j + 1]

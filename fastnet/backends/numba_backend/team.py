@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from fastnet.backends.numba_backend.blocks import intrinsic
 from fastnet.backends.numba_backend.compiling import kernel
 
-__all__ = ["run_team", "wait_for_all"]
+__all__ = ["new_meeting", "run_team", "wait_for_all"]
 
 # How often a worker looks whether the others have come, before it lets other threads of the machine run: some tens of
 # microseconds, which is more than a well divided step keeps it waiting.
@@ -102,12 +102,17 @@ def wait_for_all(meeting, n_workers):
     return True
 
 
+def new_meeting() -> NDArray[np.int64]:
+    """What :func:`wait_for_all` keeps count in."""
+    return np.zeros(_SIZE, np.int64)
+
+
 def run_team(n_workers: int, work: Callable[[int, int, NDArray[np.int64]], Any]) -> None:
     """Call ``work(worker, n_workers, meeting)`` for all workers at once, with as many as the system has threads for.
 
     `work` must release Python's lock, and may meet the others with :func:`wait_for_all`.
     """
-    meeting = np.zeros(_SIZE, np.int64)
+    meeting = new_meeting()
     helpers: list[_Helper] = []
     try:
         _start_helpers(helpers, n_workers - 1, work)
@@ -126,9 +131,7 @@ def run_team(n_workers: int, work: Callable[[int, int, NDArray[np.int64]], Any])
             raise helper.error
 
 
-def _start_helpers(
-    helpers: list[_Helper], number: int, work: Callable[[int, int, NDArray[np.int64]], Any]
-) -> None:
+def _start_helpers(helpers: list[_Helper], number: int, work: Callable[[int, int, NDArray[np.int64]], Any]) -> None:
     """Add up to `number` threads to `helpers`; each waits to be told how many there are."""
     for worker in range(1, number + 1):
         helper = _Helper(worker, work)
@@ -161,6 +164,6 @@ class _Helper(threading.Thread):
         assert self._team is not None
         try:
             self._work(self._worker, *self._team)
-        except BaseException as error:  # noqa: BLE001, raised again by the caller of `run_team`
+        except BaseException as error:
             self.error = error
             self._team[1][_ABANDONED] = 1

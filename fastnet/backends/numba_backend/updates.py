@@ -4,8 +4,8 @@ The formulas are those of :mod:`fastnet.reference`.
 """
 
 # Legend: P parameters as they lie in memory, of which the weights come first; G groups of rows. flat parameters,
-# gradient, velocity, and the moments m and v are (P,), gradients of the groups (G, P). What fills up vectors is zero, and
-# stays so.
+# gradient, velocity, and the moments m and v are (P,), gradients of the groups (G, P). What fills up vectors is zero,
+# and stays so.
 
 # Kernels get their types from Numba:
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -15,8 +15,9 @@ from __future__ import annotations
 import math
 
 from fastnet.backends.numba_backend.compiling import NativeFunction, inlined, kernel
+from fastnet.backends.numba_backend.partition import share_start
 
-__all__ = ["ADAM", "CHUNK", "GRADIENT_ONLY", "MOMENTUM", "NESTEROV", "PLAIN_SGD", "update_share"]
+__all__ = ["ADAM", "CHUNK", "GRADIENT_ONLY", "MOMENTUM", "NESTEROV", "PLAIN_SGD", "adam_share", "sgd_share"]
 
 GRADIENT_ONLY, PLAIN_SGD, MOMENTUM, NESTEROV, ADAM = range(5)
 
@@ -95,14 +96,24 @@ def add_groups(network, state, gradients, n_groups, begin, end):
 
 
 @NativeFunction
-def update_share(worker, n_workers, step, network, optimizer, state, gradients):
+def sgd_share(worker, n_workers, step, network, optimizer, state, gradients):
     """One worker's chunks of the parameters; the sum of squared weights of each goes to ``state.penalties``."""
     n_chunks = state.penalties.size
-    for chunk in range(worker * n_chunks // n_workers, (worker + 1) * n_chunks // n_workers):
+    for chunk in range(share_start(worker, n_workers, 0, n_chunks), share_start(worker + 1, n_workers, 0, n_chunks)):
         begin = chunk * CHUNK
         end = min(begin + CHUNK, network.n_parameters)
         state.penalties[chunk] = add_groups(network, state, gradients, step.n_groups, begin, end)
-        if optimizer.kind == ADAM:
-            adam_update(network, optimizer, state, step, begin, end)
-        elif optimizer.kind != GRADIENT_ONLY:
+        if optimizer.kind != GRADIENT_ONLY:
             sgd_update(optimizer, state, step.rate, begin, end)
+
+
+@NativeFunction
+def adam_share(worker, n_workers, step, network, optimizer, state, gradients):
+    """The same for Adam and AdamW."""
+    n_chunks = state.penalties.size
+    for chunk in range(share_start(worker, n_workers, 0, n_chunks), share_start(worker + 1, n_workers, 0, n_chunks)):
+        begin = chunk * CHUNK
+        end = min(begin + CHUNK, network.n_parameters)
+        state.penalties[chunk] = add_groups(network, state, gradients, step.n_groups, begin, end)
+        if optimizer.kind != GRADIENT_ONLY:
+            adam_update(network, optimizer, state, step, begin, end)

@@ -1,0 +1,179 @@
+"""All layers of a tile, forward and backward, in the upright layout: a sample is a row of a panel."""
+
+# Legend: B rows of a tile, S as many in whole vectors, D features, I fan-in, O fan-out, C outputs, w numbers of a
+# vector. ``layout.py`` tells where a tile's arrays lie in the memory of a worker, and how parameters lie in `flat`.
+
+# Kernels get their types from Numba:
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+from __future__ import annotations
+
+from fastnet.backends.numba_backend.compiling import NativeFunction, inlined
+from fastnet.backends.numba_backend.copies import (
+    clear_end_of_rows,
+    clear_filling,
+    load_rows,
+    transpose_to_columns,
+    transpose_to_panels,
+)
+from fastnet.backends.numba_backend.partition import whole_vectors
+from fastnet.backends.numba_backend.products import ADD_NOTHING, ADD_VECTORS, Left, Panels
+from fastnet.backends.numba_backend.tiles import activate, activation_backward
+
+__all__ = ["backward_upright", "forward_upright"]
+
+
+@inlined
+def first_product(network, kernels, samples, order, begin, n_rows, flat, memory, tile_rows):
+    """Z (B, O) of the first layer, in panels; dense samples that do not lie as they are needed are copied."""
+    layer, lanes, n_features = network.layers[0], network.lanes, samples.n_features
+    n_panels, place = layer.width // lanes, tile_rows * layer.h
+    if samples.row_starts.size:
+        kernels.sparse_product(
+            samples.packed_values, samples.packed_columns, samples.row_starts, order, begin, n_rows, n_features,
+            flat, layer.weight, layer.bias, network.input_scale, n_panels, memory, place,
+        )  # fmt: skip
+    else:
+        weight = Panels(layer.weight, lanes, n_features * lanes)
+        z, bias = Panels(place, lanes, n_rows * lanes), Panels(layer.bias, 0, lanes)
+        scale = network.input_scale
+        if samples.numbers.size and not order.size:
+            x = Left(begin * n_features, n_features, 1, n_features, 0, 1)
+            kernels.multiply(
+                samples.numbers, x, flat, weight, memory, z, n_rows, n_panels, scale, flat, bias, ADD_VECTORS
+            )
+        else:
+            load_rows(samples.numbers, samples.bytes, order, begin, n_rows, n_features, memory)
+            x = Left(0, n_features, 1, n_features, 0, 1)
+            kernels.multiply(memory, x, flat, weight, memory, z, n_rows, n_panels, scale, flat, bias, ADD_VECTORS)
+
+
+@NativeFunction
+def forward_upright(network, kernels, samples, order, begin, _tile, n_rows, flat, memory, tile_rows):
+    """Activations of B samples from position `begin` on, and their logits (C, S), whose last S - B columns are zero."""
+    layers, lanes, size = network.layers, network.lanes, whole_vectors(n_rows, network.row_multiple)
+    n_layers = layers.size
+    first_product(network, kernels, samples, order, begin, n_rows, flat, memory, tile_rows)
+    for i in range(max(n_layers - 1, 1)):
+        layer = layers[i]
+        h, n_panels = tile_rows * layer.h, layer.width // lanes
+        if i > 0:
+            below = layers[i - 1]
+            left = Left(tile_rows * below.h, lanes, 1, lanes, n_rows * lanes, below.width // lanes)
+            weight = Panels(layer.weight, lanes, below.width * lanes)
+            z, bias = Panels(h, lanes, n_rows * lanes), Panels(layer.bias, 0, lanes)
+            kernels.multiply(memory, left, flat, weight, memory, z, n_rows, n_panels, 1.0, flat, bias, ADD_VECTORS)
+        if i < n_layers - 1:
+            activate(kernels, layer, memory, tile_rows, n_rows * layer.width)
+            if layer.clears:
+                clear_filling(memory, h, n_rows, layer.fan_out, layer.width, lanes)
+    last, logits = layers[n_layers - 1], tile_rows * network.logits
+    if n_layers == 1:
+        transpose_to_columns(memory, tile_rows * last.h, n_rows, last.fan_out, size, lanes, logits)
+    else:
+        below = layers[n_layers - 2]
+        kernels.dot_with_panels(
+            memory, Panels(tile_rows * below.h, lanes, n_rows * lanes), below.width // lanes,
+            flat, last.weight, last.bias, last.fan_out, memory, logits, size,
+        )  # fmt: skip
+    clear_end_of_rows(memory, logits, last.fan_out, n_rows, size)
+
+
+@inlined
+def last_layer_backward(network, kernels, n_rows, size, flat, memory, tile_rows, gradient, adds):
+    """Gradients of the last of several layers, and d of the one below, from d_logits (C, S)."""
+    lanes, d = network.lanes, tile_rows * network.d_logits
+    layer, below = network.layers[-1], network.layers[-2]
+    n_outputs, n_panels = layer.fan_out, below.width // lanes
+    weight = Panels(layer.weight, lanes, n_outputs * lanes)
+    kernels.multiply(
+        memory, Left(d, size, 1, n_rows, 0, 1), memory, Panels(tile_rows * below.h, lanes, n_rows * lanes),
+        gradient, weight, n_outputs, n_panels, 1.0, gradient, weight, ADD_VECTORS if adds else ADD_NOTHING,
+    )  # fmt: skip
+    kernels.row_sums(memory, d, n_outputs, size, lanes, gradient, layer.bias, adds)
+    kernels.multiply(
+        memory, Left(d, 1, size, n_outputs, 0, 1), flat, weight,
+        memory, Panels(tile_rows * below.d, lanes, n_rows * lanes), n_rows, n_panels, 1.0, flat, weight, ADD_NOTHING,
+    )  # fmt: skip
+    activation_backward(kernels, below, memory, tile_rows, n_rows * below.width)
+
+
+@inlined
+def hidden_layer_backward(network, kernels, i, n_rows, flat, memory, tile_rows, transposed, gradient, adds):
+    """Gradients of a hidden layer, and d of the one below."""
+    lanes, layer, below = network.lanes, network.layers[i], network.layers[i - 1]
+    n_panels, n_panels_below, panel = layer.width // lanes, below.width // lanes, n_rows * lanes
+    d, d_below = tile_rows * layer.d, tile_rows * below.d
+    for k in range(n_panels_below):
+        left = Left(tile_rows * below.h + k * panel, 1, lanes, n_rows, 0, 1)
+        weight = Panels(layer.weight + k * lanes * lanes, lanes, below.width * lanes)
+        kernels.multiply(
+            memory, left, memory, Panels(d, lanes, panel),
+            gradient, weight, min(lanes, layer.fan_in - k * lanes), n_panels,
+            1.0, gradient, weight, ADD_VECTORS if adds else ADD_NOTHING,
+        )  # fmt: skip
+    kernels.panel_sums(memory, Panels(d, lanes, panel), n_rows, n_panels, gradient, layer.bias, adds)
+    kernels.multiply(
+        memory, Left(d, lanes, 1, lanes, panel, n_panels),
+        memory, Panels(transposed + layer.transposed, lanes, layer.width * lanes),
+        memory, Panels(d_below, lanes, panel), n_rows, n_panels_below, 1.0, flat, Panels(0, 0, 0), ADD_NOTHING,
+    )  # fmt: skip
+    activation_backward(kernels, below, memory, tile_rows, n_rows * below.width)
+
+
+@inlined
+def first_layer_backward(
+    network, kernels, samples, order, begin, tile, n_rows, memory, tile_rows, worker, scratch, gradient, adds
+):
+    lanes, layer, n_features = network.lanes, network.layers[0], samples.n_features
+    d, n_panels = tile_rows * layer.d, layer.width // lanes
+    if samples.row_starts.size:
+        if samples.first_tiles.size:
+            kernels.sparse_product_backward(
+                samples.tile_values, samples.tile_rows, samples.tile_starts[tile], n_features,
+                memory, d, n_rows, n_panels, gradient, layer.weight, adds,
+            )  # fmt: skip
+        else:
+            starts = scratch.starts[worker]
+            kernels.sort_by_columns(
+                samples.packed_values, samples.packed_columns, samples.row_starts, order, begin, n_rows,
+                starts, scratch.values[worker], scratch.rows[worker],
+            )  # fmt: skip
+            kernels.sparse_product_backward(
+                scratch.values[worker], scratch.rows[worker], starts, n_features,
+                memory, d, n_rows, n_panels, gradient, layer.weight, adds,
+            )  # fmt: skip
+    else:
+        weight, d_z = Panels(layer.weight, lanes, n_features * lanes), Panels(d, lanes, n_rows * lanes)
+        mode = ADD_VECTORS if adds else ADD_NOTHING
+        if samples.numbers.size and not order.size:
+            x = Left(begin * n_features, 1, n_features, n_rows, 0, 1)
+            kernels.multiply(
+                samples.numbers, x, memory, d_z, gradient, weight, n_features, n_panels, 1.0, gradient, weight, mode
+            )
+        else:
+            x = Left(0, 1, n_features, n_rows, 0, 1)
+            kernels.multiply(
+                memory, x, memory, d_z, gradient, weight, n_features, n_panels, 1.0, gradient, weight, mode
+            )
+    kernels.panel_sums(memory, Panels(d, lanes, n_rows * lanes), n_rows, n_panels, gradient, layer.bias, adds)
+
+
+@NativeFunction
+def backward_upright(
+    network, kernels, samples, order, begin, tile, n_rows, flat, memory, tile_rows, worker, scratch, gradient, adds
+):
+    """Gradients of all layers from d_logits (C, S) of B samples, added to `gradient` if `adds`, else put there."""
+    size, n_layers = whole_vectors(n_rows, network.row_multiple), network.layers.size
+    if n_layers == 1:
+        d, layer = tile_rows * network.d_logits, network.layers[0]
+        transpose_to_panels(memory, d, n_rows, layer.fan_out, size, network.lanes, tile_rows * layer.d)
+    else:
+        last_layer_backward(network, kernels, n_rows, size, flat, memory, tile_rows, gradient, adds)
+        for i in range(n_layers - 2, 0, -1):
+            hidden_layer_backward(
+                network, kernels, i, n_rows, flat, memory, tile_rows, scratch.transposed, gradient, adds
+            )
+    first_layer_backward(
+        network, kernels, samples, order, begin, tile, n_rows, memory, tile_rows, worker, scratch, gradient, adds
+    )
