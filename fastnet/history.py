@@ -35,6 +35,8 @@ class History:
         "completed", "interrupted", or what a callback said.
     backend_name, backend_reason, device_name : str
         What ran, and why it was chosen.
+    backend_detail : str
+        How the backend computed this fit, in one line.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -49,6 +51,7 @@ class History:
     stop_reason: str = ""
     backend_name: str = ""
     backend_reason: str = ""
+    backend_detail: str = ""
     device_name: str = ""
 
     def __repr__(self) -> str:

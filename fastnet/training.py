@@ -89,6 +89,7 @@ class TrainingRun:
         self._cached_order = (-1, np.empty(0, np.int64))
         self.history = history
         self.history.steps_per_entry = self._steps_per_epoch
+        self.history.backend_detail = plan.detail
         self.step = 0
         self.n_steps = settings.n_steps
         self.parameters = plan.read_parameters()
@@ -313,7 +314,7 @@ class TrainingRun:
         self._restore_history(header["history"], header["epoch_sums"])
 
     def _restore_history(self, recorded: dict[str, Any], epoch_sums: list[float]) -> None:
-        this_machine = ("backend_name", "backend_reason", "device_name")
+        this_machine = ("backend_name", "backend_reason", "backend_detail", "device_name")
         for name, value in recorded.items():
             if name not in this_machine:
                 setattr(self.history, name, value)

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe_machine", "n_default_threads", "n_usable_cpus"]
+__all__ = ["describe_machine", "n_default_threads", "n_threads_asked_for", "n_usable_cpus"]
 
 # Distributions whose versions a figure depends on; those that are not installed are left out.
 _DISTRIBUTIONS = (
@@ -37,7 +37,13 @@ def n_usable_cpus() -> int:
 
 def n_default_threads() -> int:
     """CPU threads of a backend that is not told how many: ``FASTNET_NUM_THREADS``, or one for each usable CPU."""
-    return int(os.environ.get("FASTNET_NUM_THREADS") or n_usable_cpus())
+    return n_threads_asked_for() or n_usable_cpus()
+
+
+def n_threads_asked_for() -> int | None:
+    """``FASTNET_NUM_THREADS``; None where it is not set."""
+    text = os.environ.get("FASTNET_NUM_THREADS")
+    return int(text) if text else None
 
 
 def _processor_name() -> str:

@@ -1,118 +1,37 @@
-"""Trials, and how they are timed. Times are in seconds unless a name says ms."""
+"""What is measured of a workload, backends and peers side by side. Times are in seconds unless a name says ms."""
 
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from fastnet.backends.interface import Backend
 from fastnet.backends.registry import choose_backend
-from fastnet.benchmarking.machine import describe_machine, n_default_threads
+from fastnet.benchmarking.machine import describe_machine, n_default_threads, n_threads_asked_for
+from fastnet.benchmarking.peers import AbsentError, find_peer
+from fastnet.benchmarking.roofline import MachineSpeed, Roofline, StepCost, count_step
+from fastnet.benchmarking.trials import BackendTrial, OpenTrial, Trial, time_alternately, time_first_call
 from fastnet.errors import SpecError
-from fastnet.parameters import Parameters
 from fastnet.workloads import LoadedWorkload, Workload, load
 from fastnet.workloads.samples import DataPath
 
-__all__ = [
-    "BackendTrial",
-    "Measurement",
-    "Trial",
-    "as_json",
-    "measure",
-    "time_alternately",
-    "time_first_call",
-]
-
-
-class Trial(Protocol):
-    """Someone who trains a workload: a backend here, a peer in the benchmarks.
-
-    Attributes
-    ----------
-    device, dtype : str
-        Where and in which precision it computes.
-    n_threads : int
-        CPU threads it may use.
-    """
-
-    device: str
-    dtype: str
-    n_threads: int
-
-    def reset(self) -> None:
-        """Go back to the initial weights. Not timed."""
-        ...
-
-    def run(self) -> None:
-        """Train for the workload's epochs, to the end. Timed."""
-        ...
-
-    def parameters(self) -> Parameters:
-        """The parameters reached."""
-        ...
-
-    def close(self) -> None:
-        """Release memory."""
-        ...
-
-
-class BackendTrial:
-    """One of fastnet's backends as a `Trial`; what it times is the plan alone, not validation or callbacks.
-
-    Parameters
-    ----------
-    loaded : LoadedWorkload
-    backend : Backend
-    n_threads : int
-        CPU threads that `backend` was made with.
-
-    Raises
-    ------
-    UnsupportedSpecError
-        The backend cannot train this workload.
-    """
-
-    def __init__(self, loaded: LoadedWorkload, backend: Backend, n_threads: int) -> None:
-        backend.check_support(loaded.spec)
-        self.device = next(iter(backend.availability().devices), "cpu")
-        self.dtype = loaded.spec.network.dtype
-        self.n_threads = n_threads
-        self._loaded = loaded
-        self._plan = backend.plan_training(loaded.spec, loaded.start, loaded.dataset)
-        self._start_state = self._plan.read_state()
-
-    def reset(self) -> None:
-        """See :meth:`Trial.reset`."""
-        self._plan.write_parameters(self._loaded.start)
-        self._plan.write_state(self._start_state)
-
-    def run(self) -> None:
-        """See :meth:`Trial.run`."""
-        self._loaded.train(self._plan)
-
-    def parameters(self) -> Parameters:
-        """See :meth:`Trial.parameters`."""
-        return self._plan.read_parameters()
-
-    def close(self) -> None:
-        """See :meth:`Trial.close`."""
-        self._plan.close()
+__all__ = ["Comparison", "Measurement", "as_json", "compare"]
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """How fast one backend trained one workload, and what it reached.
+    """How fast one backend or peer trained one workload, and what it reached.
 
     Attributes
     ----------
     workload, backend, device, dtype : str
     n_threads : int
-        CPU threads that the backend was allowed.
+        CPU threads that it was allowed.
+    detail : str
+        One line of English on how it computed.
     data_source : str
     n_samples, n_epochs, n_steps : int
         Of one round.
@@ -126,6 +45,8 @@ class Measurement:
         What NumPy reaches in float64.
     agrees : bool
         Whether `loss` is `expected_loss` up to rounding; where it is not, the speed means nothing.
+    step_cost : StepCost
+        What a step must do at least.
     """
 
     workload: str
@@ -133,6 +54,7 @@ class Measurement:
     device: str
     dtype: str
     n_threads: int
+    detail: str
     data_source: str
     n_samples: int
     n_epochs: int
@@ -142,6 +64,7 @@ class Measurement:
     loss: float
     expected_loss: float
     agrees: bool
+    step_cost: StepCost
 
     @property
     def ms_per_step(self) -> float:
@@ -158,18 +81,44 @@ class Measurement:
         """Samples seen in a second of the median round."""
         return self.n_samples * self.n_epochs / statistics.median(self.seconds)
 
+    def roofline(self, speeds: Iterable[MachineSpeed]) -> Roofline | None:
+        """The median round's steps beside what the machine allows.
 
-def measure(
+        None on another device than the CPU, and where no speed is for this dtype and number of threads.
+        """
+        fitting = (speed for speed in speeds if (speed.dtype, speed.n_threads) == (self.dtype, self.n_threads))
+        speed = next(fitting, None) if self.device == "cpu" else None
+        return None if speed is None else Roofline.of(self.step_cost, speed, 1e-3 * self.ms_per_step)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What :func:`compare` found.
+
+    Attributes
+    ----------
+    measurements : list of Measurement
+        Backends first, then peers, in the order asked for.
+    absent : dict of str to str
+        Peers that could not take part, and why.
+    """
+
+    measurements: list[Measurement]
+    absent: dict[str, str]
+
+
+def compare(
     workload: Workload | str,
     backends: Iterable[str],
+    peers: Iterable[str] = (),
     *,
     data: DataPath | None = None,
     scale: float = 1.0,
     rounds: int = 5,
     device: str = "auto",
     n_threads: int | None = None,
-) -> list[Measurement]:
-    """Time a workload on some backends, in turns, so that what slows the machine down for a while slows all of them.
+) -> Comparison:
+    """Time backends and peers on a workload in turns, so that what slows the machine for a while slows all of them.
 
     Parameters
     ----------
@@ -177,17 +126,16 @@ def measure(
         One of ``fastnet.workloads.WORKLOADS``, or its name.
     backends : iterable of str
         Their names, or "auto".
+    peers : iterable of str
+        Names of ``fastnet.benchmarking.peers.PEERS``; peers run on the CPU.
     data, scale
         See :func:`fastnet.workloads.load`.
     rounds : int
-        How often each backend trains the workload, besides a first time that is reported by itself.
-    device, n_threads
+        How often each of them trains the workload, besides a first time that is reported by itself.
+    device : str
         As for `fastnet.Network`, for all backends.
-
-    Returns
-    -------
-    list of Measurement
-        In the order of `backends`.
+    n_threads : int, optional
+        CPU threads of all of them; by default ``FASTNET_NUM_THREADS``, else as many as each takes by itself.
 
     Raises
     ------
@@ -201,31 +149,54 @@ def measure(
     if rounds < 1:
         raise SpecError(f"rounds must be at least 1, got {rounds}")
     chosen = [choose_backend(name, device, n_threads).backend for name in backends]
-    n_threads = n_threads or n_default_threads()
+    n_backend_threads = n_threads or n_default_threads()
+    openers: list[tuple[str, OpenTrial]] = [
+        (backend.name, partial(BackendTrial, backend=backend, n_threads=n_backend_threads)) for backend in chosen
+    ]
+    found, absent = _find_peers(peers, n_threads or n_threads_asked_for())
     loaded = load(workload, data, scale)
+    names, trials, first_calls = [], [], []
     with ExitStack() as stack:
-        trials, first_calls = [], []
-        for backend in chosen:
-            trial, seconds = time_first_call(partial(BackendTrial, loaded, backend, n_threads))
+        for name, open_trial in openers + found:
+            try:
+                trial, seconds = time_first_call(partial(open_trial, loaded))
+            except AbsentError as reason:
+                absent[name] = str(reason)
+                continue
+            names.append(name)
             trials.append(stack.enter_context(closing(trial)))
             first_calls.append(seconds)
         times = time_alternately(trials, rounds)
-        return [
-            _measurement(loaded, backend.name, trial, seconds, first_call)
-            for backend, trial, seconds, first_call in zip(chosen, trials, times, first_calls, strict=True)
+        measurements = [
+            _measurement(loaded, name, trial, seconds, first_call)
+            for name, trial, seconds, first_call in zip(names, trials, times, first_calls, strict=True)
         ]
+    return Comparison(measurements, absent)
+
+
+def _find_peers(names: Iterable[str], n_threads: int | None) -> tuple[list[tuple[str, OpenTrial]], dict[str, str]]:
+    """Peers that are installed, limited to `n_threads`, and why the others are not there."""
+    found: list[tuple[str, OpenTrial]] = []
+    absent: dict[str, str] = {}
+    for name in names:
+        try:
+            found.append((name, partial(find_peer(name), n_threads=n_threads)))
+        except AbsentError as reason:
+            absent[name] = str(reason)
+    return found, absent
 
 
 def _measurement(
-    loaded: LoadedWorkload, backend_name: str, trial: Trial, seconds: tuple[float, ...], first_call_seconds: float
+    loaded: LoadedWorkload, name: str, trial: Trial, seconds: tuple[float, ...], first_call_seconds: float
 ) -> Measurement:
     loss = loaded.loss(trial.parameters())
     return Measurement(
         workload=loaded.workload.name,
-        backend=backend_name,
+        backend=name,
         device=trial.device,
         dtype=trial.dtype,
         n_threads=trial.n_threads,
+        detail=trial.detail,
         data_source=loaded.data_source,
         n_samples=loaded.dataset.n_samples,
         n_epochs=loaded.workload.n_epochs,
@@ -235,32 +206,13 @@ def _measurement(
         loss=loss,
         expected_loss=loaded.expected_loss,
         agrees=loaded.agrees(loss),
+        step_cost=count_step(loaded.spec, loaded.dataset),
     )
 
 
-def time_first_call(make: Callable[[], Trial]) -> tuple[Trial, float]:
-    """A new trial that has run once, and the seconds that both took together."""
-    start = time.perf_counter()
-    trial = make()
-    trial.run()
-    return trial, time.perf_counter() - start
-
-
-def time_alternately(trials: Sequence[Trial], rounds: int) -> list[tuple[float, ...]]:
-    """Seconds of each of `rounds` runs of each trial; everyone runs once before anyone runs again."""
-    seconds: list[list[float]] = [[] for _ in trials]
-    for _ in range(rounds):
-        for trial, times in zip(trials, seconds, strict=True):
-            trial.reset()
-            start = time.perf_counter()
-            trial.run()
-            times.append(time.perf_counter() - start)
-    return [tuple(times) for times in seconds]
-
-
-def as_json(measurements: Sequence[Measurement]) -> dict[str, Any]:
-    """What was measured, and on what, as plain values that :mod:`json` can write."""
-    described = [
+def as_json(measurements: Sequence[Measurement], speeds: Sequence[MachineSpeed] = ()) -> dict[str, Any]:
+    """What was measured, and on what, as plain values that :mod:`json` can write; rooflines too for given `speeds`."""
+    described: list[dict[str, Any]] = [
         asdict(measurement)
         | {
             "ms_per_step": measurement.ms_per_step,
@@ -269,4 +221,9 @@ def as_json(measurements: Sequence[Measurement]) -> dict[str, Any]:
         }
         for measurement in measurements
     ]
-    return {"machine": describe_machine(), "measurements": described}
+    if speeds:
+        for entry, measurement in zip(described, measurements, strict=True):
+            roofline = measurement.roofline(speeds)
+            entry["roofline"] = None if roofline is None else asdict(roofline)
+    machine = describe_machine() | ({"speeds": [asdict(speed) for speed in speeds]} if speeds else {})
+    return {"machine": machine, "measurements": described}

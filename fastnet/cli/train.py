@@ -141,6 +141,7 @@ def _as_json(
         "dtype": network.spec.dtype,
         "backend": history.backend_name,
         "backend_reason": history.backend_reason,
+        "backend_detail": history.backend_detail,
         "device": history.device_name,
         "n_steps": history.n_steps,
         "seconds": history.seconds,

@@ -157,14 +157,18 @@ def check_nan_is_told(backend: Backend, activation: str) -> None:
 
 
 def check_manners(backend: Backend) -> None:
-    """Read-only input is accepted and left as it is, parameters are copied, and a closed plan says so."""
+    """Read-only input is left as it is, parameters are copied, a plan says how it computes, and when it is closed."""
     problem = make_problem()
     before = problem.parameters.flat.copy()
     for array in (problem.dataset.x, problem.dataset.targets, problem.parameters.flat):
         array.flags.writeable = False
     plan = problem.plan(backend)
+    detail = plan.detail
+    assert isinstance(detail, str), f"the plan's detail is {detail!r}, expected a str"
+    assert [detail.strip()] == detail.splitlines() != [""], f"the plan's detail is {detail!r}, expected one line"
     plan.run(np.full(3, 0.5))
     plan.synchronize()
+    assert plan.detail == detail, f"the plan's detail was {detail!r}, and is {plan.detail!r} after a run"
     _assert_same_bits(problem.parameters.flat, before, "the caller's parameters")
     assert not np.array_equal(plan.read_parameters().flat, before), "three steps changed nothing"
     plan.close()

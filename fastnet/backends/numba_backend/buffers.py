@@ -52,8 +52,8 @@ _CACHE_LINE = 64  # bytes
 _NO_BYTES = np.empty(0, np.uint8)
 
 
-def code_network(network: NetworkSpec, layout: MemoryLayout) -> CodedNetwork:
-    """The record of a network."""
+def code_network(network: NetworkSpec, layout: MemoryLayout, packed: PackedRows | None) -> CodedNetwork:
+    """The record of a network, for samples as they are packed."""
     layers = layout.layers.copy()
     written, read = np.empty(0, network.numpy_dtype), read_only((), network.numpy_dtype)
     for layer, name in zip(layers, network.activations, strict=False):
@@ -71,7 +71,7 @@ def code_network(network: NetworkSpec, layout: MemoryLayout) -> CodedNetwork:
         layout.n_columns,
         is_mean=network.reduction == "mean",
         l2=float(network.l2),
-        input_scale=float(network.input_scale),
+        input_scale=float(network.input_scale) * (packed.scale if packed else 1.0),
         first_weight_size=layout.first_weight_size,
         n_weights=layout.n_weights,
         n_parameters=layout.n_parameters if network.bias else layout.n_weights,

@@ -13,6 +13,7 @@ backward pass can keep a row of the gradient in registers while it goes through 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,12 @@ __all__ = ["PackedRows", "PackedTiles", "TileBounds", "bound_tiles", "pack_rows"
 # From this share of non-zeros on, a product over all numbers is the faster one, as it need not look up where they are.
 _LARGEST_DENSITY = 0.35
 
+# What bytes are divided by before they come here: pixels by 255 or 256, scikit-learn's digits by 16.
+_DIVISORS = (1, 255, 256, 16)
+
+# Numbers that are looked at together, so that what is made on the way takes little memory.
+_PART = 2**20
+
 # Rows that are looked at first, so that dense data are not read to the end.
 _N_PROBED = 256
 
@@ -38,6 +45,7 @@ class PackedRows(NamedTuple):
     values: NDArray  # (M,) uint8, or of the network's dtype
     columns: NDArray  # (M,) uint16, or uint32
     row_starts: NDArray  # (N + 1,) int64
+    scale: float  # what the values are to be multiplied by
 
 
 class PackedTiles(NamedTuple):
@@ -55,7 +63,7 @@ def pack_rows(x: Any, dtype: np.dtype) -> PackedRows | None:
         row_starts = _starts_of_rows(np.diff(x.indptr))
         values, columns = np.zeros(row_starts[-1], dtype), np.zeros(row_starts[-1], column_dtype)
         _copy_rows(x.data, x.indices, x.indptr, values, columns, row_starts)
-        return PackedRows(values, columns, row_starts)
+        return _in_bytes(values, columns, row_starts)
     if x.size == 0 or np.count_nonzero(x[:_N_PROBED]) > 2 * _LARGEST_DENSITY * x[:_N_PROBED].size:
         return None
     counts = np.empty(x.shape[0], np.int64)
@@ -65,7 +73,33 @@ def pack_rows(x: Any, dtype: np.dtype) -> PackedRows | None:
     row_starts = _starts_of_rows(counts)
     values, columns = np.zeros(row_starts[-1], x.dtype), np.zeros(row_starts[-1], column_dtype)
     _fill_rows(x, values, columns, row_starts)
-    return PackedRows(values, columns, row_starts)
+    return _in_bytes(values, columns, row_starts)
+
+
+def _in_bytes(values: NDArray, columns: NDArray, row_starts: NDArray) -> PackedRows:
+    """Packed rows whose values are bytes if each is a whole number up to 255, divided by one of the usual divisors."""
+    if values.dtype != np.uint8:
+        for divisor in _DIVISORS:
+            whole = np.empty(values.shape, np.uint8)
+            if all(_fill_whole(values[part], divisor, whole[part]) for part in _parts(len(values))):
+                return PackedRows(whole, columns, row_starts, 1 / divisor)
+    return PackedRows(values, columns, row_starts, 1.0)
+
+
+def _parts(size: int) -> Iterator[slice]:
+    """Slices that cover `size` numbers: a short one, which most data that are not whole do not get past, then long ones."""
+    yield slice(0, _PART // 64)
+    for start in range(_PART // 64, size, _PART):
+        yield slice(start, start + _PART)
+
+
+def _fill_whole(values: NDArray, divisor: int, whole: NDArray[np.uint8]) -> bool:
+    """Fill `whole` with ``values * divisor``; False if dividing it again does not give the same values."""
+    scaled = np.rint(values * values.dtype.type(divisor))
+    if scaled.size and not (scaled.min() >= 0 and scaled.max() <= np.iinfo(np.uint8).max):
+        return False
+    whole[:] = scaled
+    return bool((whole / values.dtype.type(divisor) == values).all())
 
 
 def _starts_of_rows(counts: NDArray) -> NDArray[np.int64]:
@@ -95,7 +129,7 @@ def bound_tiles(n_samples: int, n_groups: int, tile_rows: int) -> TileBounds:
 
 def pack_tiles(packed: PackedRows, n_features: int, bounds: TileBounds) -> PackedTiles:
     """The non-zeros of each tile by columns."""
-    values, columns, row_starts = packed
+    values, columns, row_starts, _ = packed
     starts = np.empty((len(bounds.begins) - 1, n_features + 1), np.int64)
     _count_columns(values, columns, row_starts, bounds.begins, starts)
     tiles = PackedTiles(np.zeros(starts[-1, -1], values.dtype), np.zeros(starts[-1, -1], np.uint8), starts)

@@ -72,7 +72,7 @@ class NumbaPlan:
         self._dtype = parameters.flat.dtype
         packed = pack_rows(dataset.x, self._dtype)
         self._layout = lay_out(spec.network, sparse=packed is not None)
-        self._network = code_network(spec.network, self._layout)
+        self._network = code_network(spec.network, self._layout, packed)
         self._optimizer = code_optimizer(spec.optimizer)
         remembered = reference.initial_state(spec.optimizer, parameters.flat, xp=np)
         self._state = make_state(self._layout, parameters.flat, list(remembered.values()))
@@ -272,7 +272,7 @@ def predict(network: NetworkSpec, parameters: Parameters, x: Any, n_threads: int
     n_workers = min(n_threads, count_groups(n_samples, parameters.layout, dtype.itemsize))
     packed = pack_rows(x, dtype)
     layout = lay_out(network, sparse=packed is not None)
-    coded, samples = code_network(network, layout), code_samples(network, x, packed)
+    coded, samples = code_network(network, layout, packed), code_samples(network, x, packed)
     kernels = choose_kernels(network, "regression", layout, packed, sorts=False)
     tile_rows = count_tile_rows(n_samples, layout.n_columns, dtype.itemsize, packed=packed is not None)
     scratch = make_scratch(layout, tile_rows, n_workers, dtype)
