@@ -69,12 +69,20 @@ def build(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure fastnet and its peers side by side; writes JSON and Markdown under benchmarks/results."""
+    """Measure fastnet and its peers side by side; writes JSON and Markdown under benchmarks/results.
+
+    Without arguments, which may choose some of the benchmarks, it also measures how times grow with sizes, and puts the
+    new figures into the README. MNIST is read from FASTNET_DATA.
+    """
     session.install(".", *group("bench"))
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.json"
         session.run("pytest", "benchmarks", "--benchmark-enable", f"--benchmark-json={raw}", *session.posargs)
         session.run("python", "benchmarks/report.py", str(raw), "--out", "benchmarks/results")
+    if not session.posargs:
+        session.run("python", "benchmarks/scaling.py", "--out", "benchmarks/results")
+        session.run("python", "benchmarks/chart.py")
+        session.run("python", "benchmarks/readme_table.py")
 
 
 @nox.session(default=False)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from peer import AbsentError
 from rows import ROWS, find_row
 
 import fastnet
+from fastnet.benchmarking.peers import AbsentError
 from fastnet.parameters import Parameters
 from fastnet.workloads import load
 

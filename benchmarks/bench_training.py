@@ -6,10 +6,10 @@ from contextlib import closing
 from functools import partial
 
 import pytest
-from peer import AbsentError
 from rows import ROWS, find_row
 
 from fastnet.benchmarking import time_first_call
+from fastnet.benchmarking.peers import AbsentError
 from fastnet.workloads import WORKLOADS, load
 
 ROUNDS = 5

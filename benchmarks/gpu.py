@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -19,13 +18,20 @@ from pathlib import Path
 import click
 import numpy as np
 from gpu_peers import JaxOnDevice, TorchOnDevice
-from peer import AbsentError
 from rich.console import Console
 from rich.table import Table
 
 from fastnet.backends.interface import Backend
 from fastnet.backends.registry import create_backend
-from fastnet.benchmarking import BackendTrial, Trial, describe_machine, n_usable_cpus, time_alternately, time_first_call
+from fastnet.benchmarking import (
+    BackendTrial,
+    OpenTrial,
+    describe_machine,
+    n_usable_cpus,
+    time_alternately,
+    time_first_call,
+)
+from fastnet.benchmarking.peers import AbsentError
 from fastnet.workloads import WORKLOADS, LoadedWorkload, load
 
 # Epochs of a timed round: on a GPU the catalogue's would be over before the clock has ticked often enough.
@@ -38,8 +44,6 @@ EPOCHS = {
     "digits-adam": 5,
     "tabular-adam": 3,
 }
-
-OpenTrial = Callable[[LoadedWorkload], Trial]
 
 
 def rows(backend: Backend) -> dict[str, OpenTrial]:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from peer import AbsentError, Peer
-
 from fastnet.benchmarking import n_usable_cpus
+from fastnet.benchmarking.peers import AbsentError, Peer
 from fastnet.optimizers import Adam
 from fastnet.parameters import Parameters
 
@@ -36,6 +35,7 @@ class TorchOnDevice(Peer):
         if device == "cuda" and not torch.cuda.is_available():
             raise AbsentError(f"PyTorch {torch.__version__} finds no CUDA device")
         self.torch, self.device, self.n_threads = torch, device, torch.get_num_threads()
+        self.detail = f"{mode} steps; the loop over them is Python's"
         self.X = torch.from_numpy(loaded.features(self.dtype)).to(device)
         targets = torch.from_numpy(loaded.dataset.targets.copy()).to(device)
         self.y = targets.long() if self.network.takes_labels else targets
@@ -165,6 +165,7 @@ class JaxOnDevice(Peer):
         except RuntimeError as error:
             raise AbsentError(f"JAX {jax.__version__} finds no device of platform {platform!r}") from error
         self.jax, self.precision, self.n_threads = jax, precision, n_usable_cpus()
+        self.detail = "one compiled function with the loop over steps inside"
         self.device, self.dtype = str(target), "float32" if precision == "highest" else "TF32 products"
         self.put = partial(jax.device_put, device=target)
         self.X, self.y = self.put(loaded.features("float32")), self.put(loaded.dataset.targets)

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from click import ClickException
+from conftest import require_or_skip
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -54,11 +56,19 @@ def test_measuring_and_reporting(tmp_path):
 
 
 @pytest.fixture
-def report(monkeypatch):
+def imported(monkeypatch):
+    """A function that imports a script by its name."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    module = importlib.import_module("report")
-    yield module
-    sys.modules.pop("report", None)
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == BENCHMARKS:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def report(imported):
+    return imported("report")
 
 
 def benchmark(row, median, minimum, *, group="mnist-16", **info):
@@ -153,3 +163,121 @@ def test_files(report, tmp_path):
     assert described["machine"] == MACHINE
     assert described["groups"][0]["rows"][0]["time"] == pytest.approx(60)
     assert "secret" not in json.dumps(described)
+
+
+def test_scaling_in_a_process_of_its_own(tmp_path):
+    require_or_skip("numba")
+    command = [sys.executable, BENCHMARKS / "scaling.py", "--out", tmp_path, "--scale", "0.01"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    (described,), (table,), (picture,) = (list(tmp_path.glob(f"scaling-*.{kind}")) for kind in ("json", "md", "png"))
+    sweeps = json.loads(described.read_text(encoding="utf-8"))["sweeps"]
+    assert list(sweeps) == ["samples", "width", "depth", "threads"]
+    for name, sweep in sweeps.items():
+        for point in sweep["points"]:
+            assert point["flops_per_second"] > 0
+            assert 0 < point["best_seconds_per_step"] <= point["seconds_per_step"]
+            case = point["case"]
+            varied = {"samples": case["n_samples"], "width": case["hidden"][0], "threads": case["n_threads"]}
+            assert point["value"] == varied.get(name, len(case["hidden"]))
+    assert [point["value"] for point in sweeps["samples"]["points"]] == [10, 30, 100, 300, 1000, 3000, 10_000]
+    assert "| samples | ms per step | best | GFLOP/s |" in table.read_text(encoding="utf-8")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_sweeps_vary_one_thing_at_a_time_up_to_the_machine(imported):
+    samples, width, depth, threads = imported("scaling").sweeps(1.0, 6)
+    assert [case.n_samples for case in samples.cases][::6] == [1_000, 1_000_000]
+    assert [case.hidden for case in width.cases] == [(2**k,) for k in range(4, 11)]
+    assert [len(case.hidden) for case in depth.cases] == [1, 2, 4, 8]
+    assert [case.n_threads for case in threads.cases] == [1, 2, 4, 6]
+    assert {case.n_threads for sweep in (samples, width, depth) for case in sweep.cases} == {6}
+    for sweep, what in ((samples, "n_samples"), (width, "hidden"), (depth, "hidden"), (threads, "n_threads")):
+        others = [{name: value for name, value in vars(case).items() if name != what} for case in sweep.cases]
+        assert all(each == others[0] for each in others)
+
+
+def test_slopes_to_compare_with(imported):
+    proportion = imported("scaling").proportion
+    assert proportion("width", [16, 32, 64], [5.0, 6.0, 8.0]) == [2.0, 4.0, 8.0]  # through the last
+    assert proportion("threads", [1, 2, 4], [8.0, 5.0, 3.0]) == [8.0, 4.0, 2.0]  # through the first
+
+
+@pytest.fixture
+def written_report(report, tmp_path):
+    """A report of two workloads and of whole processes, as `report.py` writes it."""
+    rows = [
+        benchmark("fastnet numba", 0.1, 0.1), benchmark("fastnet numpy", 0.5, 0.5), benchmark("JAX", 0.3, 0.3),
+        benchmark("PyTorch eager", 0.6, 0.6), benchmark("PyTorch compiled", 0.25, 0.25),
+        benchmark("NumPy script, float64", 0.8, 0.8), benchmark("NumPy script, float32", 0.7, 0.7),
+        benchmark("fastnet numba", 20.0, 20.0, group="sum"), benchmark("scikit-learn", 15.0, 15.0, group="sum"),
+        benchmark("fastnet numba", 0.1, 0.1, group="alone"),
+    ]  # fmt: skip
+    whole_process = benchmark("fastnet numba, kernels cached", 1.0, 1.0, group="first-fit")
+    del whole_process["extra_info"]["first_call_seconds"]
+    raw = tmp_path / "raw.json"
+    raw.write_text(json.dumps(raw_of(whole_process, *rows)))
+    report.main([str(raw), "--out", str(tmp_path)], standalone_mode=False)
+    return tmp_path / "cpu-2025-02-03.json"
+
+
+def test_speeds_are_the_best_of_each_library(imported, written_report):
+    digits, sums = imported("speeds").read_speeds(written_report)
+    assert (digits.workload, sums.workload) == ("mnist-16", "sum")
+    assert digits.times == pytest.approx(
+        {"fastnet numba": 10, "fastnet numpy": 50, "JAX": 30, "PyTorch": 25, "NumPy script": 70}
+    )
+    assert digits.peers == ["PyTorch", "JAX", "NumPy script"]
+    assert digits.ratio("PyTorch") == pytest.approx(2.5)
+    assert sums.ratio("scikit-learn") == pytest.approx(0.75)
+
+
+def test_the_newest_report_is_the_one_that_is_shown(imported, tmp_path, monkeypatch):
+    speeds = imported("speeds")
+    for name in ("cpu-2025-11-30.json", "cpu-2026-01-02.json", "gpu-2027-01-01.json", "scaling-2027-01-01.json"):
+        (tmp_path / name).write_text("{}")
+    monkeypatch.setattr(speeds, "RESULTS", tmp_path)
+    assert speeds.latest_report().name == "cpu-2026-01-02.json"
+
+
+def test_the_table_of_the_readme(imported, written_report, tmp_path):
+    readme_table = imported("readme_table")
+    readme = tmp_path / "README.md"
+    names = "fastnet numba", "fastnet numpy", "JAX", "PyTorch", "scikit-learn", "NumPy script"
+    heading = f"| workload | {' | '.join(names)} | fastest peer ÷ numba |"
+    readme.write_text(f"before\n\n{readme_table.BEGIN}what was there\n{readme_table.END}\nafter\n", encoding="utf-8")
+    for _ in range(2):  # the second time changes nothing
+        readme_table.main([str(written_report), "--readme", str(readme)], standalone_mode=False)
+        lines = readme.read_text(encoding="utf-8").splitlines()
+        assert lines[:2] == ["before", ""]
+        assert lines[-2:] == ["", "after"]
+        assert lines[4:-4] == [
+            heading,
+            "|---|---:|---:|---:|---:|---:|---:|---:|",
+            "| `mnist-16` | 10 | 50 | 30 | 25 | - | 70 | **2.50** |",
+            "| `sum` | 2000 | - | - | - | 1500 | - | 0.75 |",
+        ]
+
+
+def test_a_readme_without_marks_is_told_and_left_alone(imported, written_report, tmp_path):
+    (tmp_path / "README.md").write_text("nothing here", encoding="utf-8")
+    with pytest.raises(ClickException, match="the marks"):
+        imported("readme_table").main(
+            [str(written_report), "--readme", str(tmp_path / "README.md")], standalone_mode=False
+        )
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "nothing here"
+
+
+def test_the_chart_has_a_bar_for_the_fastest_peer_and_the_usual_ways(imported, written_report, tmp_path):
+    chart, speeds = imported("chart"), imported("speeds").read_speeds(written_report)
+    (ax,) = chart.draw(speeds).axes
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["mnist-16", "sum"]
+    texts = {text.get_text(): text.xy[0] for text in ax.texts if hasattr(text, "xy")}
+    assert texts == pytest.approx({"PyTorch  2.50": 2.5, "NumPy script  7.00": 7.0, "scikit-learn  0.75": 0.75})
+    ends = sorted(bar.get_x() + bar.get_width() for bar in ax.patches if bar.get_width())
+    assert ends == pytest.approx([0.75, 2.5, 7.0])
+    low, high = ax.get_xlim()
+    assert low < 0.75
+    assert high > 7
+    chart.main([str(written_report), "--out", str(tmp_path / "speed.png")], standalone_mode=False)
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")

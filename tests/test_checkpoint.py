@@ -21,6 +21,7 @@ from fastnet import (
     SpecError,
     persistence,
 )
+from fastnet.backends.array_plan import ArrayPlan
 from fastnet.training import TrainingRun
 
 generator = np.random.default_rng(0)
@@ -266,6 +267,15 @@ def test_more_steps_are_refused_where_the_learning_rate_depends_on_their_number(
     classifier().fit(X, LABELS, n_steps=4, **fit)
     with pytest.raises(FileFormatError, match="n_steps"):
         classifier().fit(X, LABELS, n_steps=8, resume_from=tmp_path / "run", **fit)
+
+
+def test_a_resumed_history_says_what_runs_now(tmp_path, monkeypatch):
+    with monkeypatch.context() as another_machine:
+        another_machine.setattr(ArrayPlan, "detail", "as another machine does it")
+        first = classifier().fit(X, LABELS, n_steps=3, callbacks=[Checkpoint(tmp_path / "run", 0)])
+    assert first.backend_detail == "as another machine does it"
+    resumed = classifier().fit(X, LABELS, n_steps=4, resume_from=tmp_path / "run")
+    assert resumed.backend_detail == "array operations of NumPy, one call per operation"
 
 
 def test_one_checkpoint_serves_several_fits(tmp_path):

@@ -75,6 +75,7 @@ def test_train_digits_reaches_its_figure(run):
 def test_train_prints_figures_for_machines(run):
     figures = json.loads(run("train", "or-gate", "--backend", "numpy", "--json").stdout)
     assert figures["backend"] == "numpy"
+    assert "NumPy" in figures["backend_detail"]
     assert figures["training"]["accuracy"] == 1.0
     assert figures["first_loss"] > figures["last_loss"]
 

@@ -1,26 +1,32 @@
-"""How kernels are compiled: the policy, the cache on disk, and what happens without one."""
+"""How kernels are compiled: the policy, the cache on disk, what happens without one, and what is not compiled."""
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
+import sys
 import tokenize
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import typeof
+from scipy.sparse import csr_array
 
 from fastnet.backends import numba_backend
-from fastnet.backends.numba_backend import compiling
-from fastnet.backends.numba_backend.compiling import FASTMATH, NativeFunction, driver
+from fastnet.backends.numba_backend import NumbaBackend, compiling, drivers
+from fastnet.backends.numba_backend.compiling import FASTMATH, NativeFunction, compiled
+from fastnet.data import Dataset
+from fastnet.optimizers import SGD, Adam
+from fastnet.testing import assert_close, make_problem
 
 FOLDER = Path(numba_backend.__file__).parent
 
 MODULE = """
-from numba import prange
-
 def double(x):
-    for i in prange(x.size):
+    for i in range(x.size):
         x[i] *= 2
 """
 
@@ -33,23 +39,25 @@ def double(tmp_path, monkeypatch):
     path.write_text(MODULE, encoding="utf-8")
     specification = importlib.util.spec_from_file_location("doubling", path)
     module = importlib.util.module_from_spec(specification)
+    monkeypatch.setitem(sys.modules, "doubling", module)
     specification.loader.exec_module(module)
     return module.double
 
 
 def run_once(function):
-    compiled, x = driver(function), np.ones(3)
-    compiled(x)
+    """How often the cache was of use."""
+    from_python, x = compiled(function), np.ones(3)
+    from_python(x)
     assert x.tolist() == [2, 2, 2]
-    return compiled.stats.cache_hits.total()
+    return from_python.stats.cache_hits.total() + NativeFunction(function).for_arguments(x).cache_hits
 
 
 def test_compiled_code_is_taken_from_disk_until_any_source_changes(double, monkeypatch):
     assert run_once(double) == 0
-    assert run_once(double) == 1
+    assert run_once(double) == 2
     monkeypatch.setattr(compiling, "_sources_digest", lambda: "one of the other files has changed")
     assert run_once(double) == 0
-    assert run_once(double) == 1
+    assert run_once(double) == 2
 
 
 def test_digest_covers_every_file_of_the_folder(tmp_path, monkeypatch):
@@ -61,17 +69,21 @@ def test_digest_covers_every_file_of_the_folder(tmp_path, monkeypatch):
     assert digests[0] != digests[1]
 
 
-def test_without_a_place_for_the_cache_everything_works_and_one_line_is_logged(caplog):
-    namespace = {}
-    exec(compile(MODULE, "<no file>", "exec"), namespace)
+def test_without_a_place_for_the_cache_everything_works_and_one_line_is_logged(double, caplog, monkeypatch, tmp_path):
+    """The folder that was asked for cannot be made, and neither can those that Numba tries next."""
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path / "doubling.py"))
+    monkeypatch.setattr("numba.core.caching.InTreeCacheLocator.ensure_cache_path", fail_to_write)
+    monkeypatch.setattr("numba.core.caching.UserWideCacheLocator.ensure_cache_path", fail_to_write)
     compiling._log_missing_cache.cache_clear()
     with caplog.at_level(logging.WARNING, "fastnet"):
-        assert run_once(namespace["double"]) == 0
-        assert run_once(namespace["double"]) == 0
-        native = NativeFunction(namespace["double"]).for_arguments(np.ones(3))
-    assert native.address
+        assert run_once(double) == 0
+        assert run_once(double) == 0
     assert len(caplog.records) == 1
     assert "NUMBA_CACHE_DIR" in caplog.text
+
+
+def fail_to_write(locator):
+    raise PermissionError
 
 
 def test_other_errors_are_not_taken_for_a_missing_cache():
@@ -80,6 +92,105 @@ def test_other_errors_are_not_taken_for_a_missing_cache():
 
     with pytest.raises(RuntimeError, match="something else"):
         compiling._with_cache(fail)
+
+
+def test_what_is_not_needed_is_not_compiled(double):
+    def impossible(x):
+        x.there_is_no_such_method()
+
+    absent = NativeFunction(impossible).for_arguments(np.ones(3), needed=False)
+    present = NativeFunction(double).for_arguments(np.ones(3))
+    assert typeof(absent) == typeof(present)  # or whatever takes one or the other would be compiled twice
+
+
+@pytest.fixture
+def wanted(monkeypatch):
+    """Names of the native functions that were asked for, to be compiled or loaded."""
+    names, for_arguments = set(), NativeFunction.for_arguments
+
+    def note(native, *arguments, needed=True):
+        if needed:
+            names.add(native._function.__name__)
+        return for_arguments(native, *arguments, needed=needed)
+
+    monkeypatch.setattr(NativeFunction, "for_arguments", note)
+    return names
+
+
+UPRIGHT = {"multiply", "dot_with_panels", "row_sums", "panel_sums"}
+ACROSS = {"multiply", "dots_of_rows", "row_sums"}
+SPARSE = {"sparse_product", "sparse_product_backward"}
+PRODUCTS = UPRIGHT | ACROSS | SPARSE | {"sort_by_columns"}
+
+
+@pytest.mark.parametrize(
+    ("options", "products"),
+    [
+        ({"layer_sizes": (40, 20, 3)}, UPRIGHT),
+        ({"layer_sizes": (40, 3)}, UPRIGHT - {"dot_with_panels"}),
+        ({"layer_sizes": (8, 7, 3)}, ACROSS),
+        ({"layer_sizes": (40, 20, 3), "storage": "csr"}, UPRIGHT | SPARSE),
+        ({"layer_sizes": (40, 20, 3), "storage": "csr", "batch_size": 5}, UPRIGHT | SPARSE | {"sort_by_columns"}),
+    ],
+)
+def test_a_plan_asks_for_the_products_of_its_path_alone(wanted, options, products):
+    make_problem(**options).plan(NumbaBackend())
+    assert wanted & PRODUCTS == products
+
+
+def test_a_plan_asks_for_the_functions_of_its_network_alone(wanted):
+    others = {"gelu", "gelu_backward", "tanh_forward", "sigmoid_output", "exp_poisson", "count_largest", "adam_share"}
+    own = {"relu", "relu_backward", "softmax_output", "softmax_cross_entropy", "count_labels", "sgd_share"}
+    make_problem(activation="relu", optimizer=SGD()).plan(NumbaBackend())
+    assert own <= wanted
+    assert not others & wanted
+
+
+def n_loaded():
+    """How many functions there are, each for each combination of types, compiled or from disk."""
+    natives = (each for each in gc.get_objects() if type(each) is NativeFunction)
+    return sum(each.compile.cache_info().currsize for each in natives) + sum(
+        len(driver.signatures) for driver in (drivers.run_steps, drivers.predict_share)
+    )
+
+
+def train(problem, x=None, weight=None):
+    dataset = Dataset(problem.dataset.x if x is None else x, problem.dataset.targets, weight)
+    plan = NumbaBackend().plan_training(problem.spec, problem.parameters, dataset)
+    order = None if problem.spec.batch_size is None else np.arange(dataset.n_samples)
+    losses = plan.run(np.full(2, 0.1), order).loss
+    plan.loss_and_gradients()
+    NumbaBackend().predict(problem.spec.network, problem.parameters, dataset.x)
+    return losses
+
+
+@pytest.mark.parametrize("storage", ["dense", "csr"])
+def test_another_network_of_the_same_kind_compiles_nothing(storage):
+    train(make_problem((20, 9, 7, 3), storage=storage, optimizer=Adam()))
+    before = n_loaded()
+    options = {"storage": storage, "optimizer": Adam(beta_1=0.8), "bias": False, "l2": 0.1, "input_scale": 0.5}
+    train(make_problem((33, 5, 40, 18, 4), 60, **options), weight=np.ones(60, np.float32))
+    assert n_loaded() == before > 0
+
+
+def test_one_compilation_serves_all_forms_of_data(tmp_path):
+    """Dense, bytes, mapped, read-only, with weights and without, in batches: one type for the compiler."""
+    problem = make_problem((20, 6, 3), n_samples=30)
+    x, weight = problem.dataset.x, np.ones(30, np.float32)
+    np.save(tmp_path / "x.npy", x)
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    sparse = csr_array(np.where(x > 1, x, 0))
+    wide = csr_array((sparse.data, sparse.indices.astype(np.int64), sparse.indptr.astype(np.int64)), shape=x.shape)
+    expected, expected_of_sparse = train(problem), train(problem, sparse)
+    before = n_loaded()
+    for form in (frozen, np.load(tmp_path / "x.npy", mmap_mode="r")):
+        np.testing.assert_array_equal(train(problem, form), expected)
+    np.testing.assert_array_equal(train(problem, wide), expected_of_sparse)
+    assert_close(train(problem, x, weight), expected, dtype="float32", longest_reduction=30)
+    train(problem, np.ones(x.shape, np.uint8))
+    train(replace(problem, spec=replace(problem.spec, batch_size=15)))
+    assert n_loaded() == before
 
 
 def test_nothing_is_assumed_about_nan_or_the_order_of_sums():

@@ -57,6 +57,9 @@ def test_backends_have_the_methods_of_the_seam(backend, protocol):
             continue
         promised = list(inspect.signature(method).parameters)[1:]
         assert list(inspect.signature(getattr(subject, name)).parameters) == promised, name
+    for name, member in vars(protocol).items():
+        if isinstance(member, property):
+            assert isinstance(getattr(type(subject), name), property), name
 
 
 def test_version_is_told_once():

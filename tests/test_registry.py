@@ -136,6 +136,7 @@ def test_history_says_what_ran_and_why(monkeypatch):
     history = Network([2, 1], output="identity", backend="numpy").fit([[0, 1]], [1], n_steps=1)
     assert (history.backend_name, history.backend_reason) == ("numpy", "asked for by the argument")
     assert history.device_name == "cpu"
+    assert history.backend_detail == "array operations of NumPy, one call per operation"
     monkeypatch.setenv("FASTNET_BACKEND", "numpy")
     history = Network([2, 1], output="identity").fit([[0, 1]], [1], n_steps=1)
     assert (history.backend_name, history.backend_reason) == ("numpy", "asked for by FASTNET_BACKEND")

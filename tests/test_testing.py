@@ -133,6 +133,20 @@ class SwallowedNan:
         return StepMetrics(lambda: (np.nan_to_num(metrics.loss), metrics.n_correct))
 
 
+class NothingToSay:
+    detail = ""
+
+
+class SaysTooMuch:
+    detail = "first one thing\nthen another"
+
+
+class ChangesItsStory:
+    @property
+    def detail(self):
+        return f"after {self._n_updates} updates"
+
+
 @pytest.mark.parametrize(
     ("sabotage", "caught_by"),
     [
@@ -151,6 +165,9 @@ class SwallowedNan:
         (AliasedParameters, "state-"),
         (NeverClosed, "manners"),
         (SwallowedNan, "nan-"),
+        (NothingToSay, "manners"),
+        (SaysTooMuch, "manners"),
+        (ChangesItsStory, "manners"),
     ],
 )
 def test_the_kit_fails_on_a_sabotaged_plan(sabotage, caught_by):

@@ -11,7 +11,15 @@ import pytest
 from conftest import require_or_skip
 
 from fastnet.backends.registry import create_backend
-from fastnet.benchmarking import BackendTrial, Measurement, as_json, describe_machine, measure, time_alternately
+from fastnet.benchmarking import (
+    BackendTrial,
+    Measurement,
+    StepCost,
+    as_json,
+    compare,
+    describe_machine,
+    time_alternately,
+)
 from fastnet.errors import DataError, SpecError
 from fastnet.network import Network
 from fastnet.workloads import SMOKE_SCALE, WORKLOADS, find_workload, load
@@ -132,9 +140,10 @@ def test_scale_out_of_range(scale):
 
 def measurement(**changes):
     figures = {
-        "workload": "w", "backend": "numpy", "device": "cpu", "dtype": "float32", "n_threads": 2,
+        "workload": "w", "backend": "numpy", "device": "cpu", "dtype": "float32", "n_threads": 2, "detail": "somehow",
         "data_source": "drawn", "n_samples": 1000, "n_epochs": 3, "n_steps": 15, "seconds": (0.3, 0.6, 1.5),
         "first_call_seconds": 2.0, "loss": 1.0, "expected_loss": 1.0, "agrees": True,
+        "step_cost": StepCost(n_bytes=4e6, flops=8e9, flops_of_nonzeros=2e9),
     }  # fmt: skip
     return Measurement(**figures | changes)
 
@@ -150,6 +159,8 @@ def test_json():
     assert described["measurements"][0]["ms_per_step"] == pytest.approx(40.0)
     assert described["measurements"][0]["seconds"] == [0.3, 0.6, 1.5]
     assert described["machine"]["versions"]["numpy"] == np.__version__
+    assert described["measurements"][0]["detail"] == "somehow"
+    assert described["measurements"][0]["step_cost"] == {"n_bytes": 4e6, "flops": 8e9, "flops_of_nonzeros": 2e9}
     assert describe_machine()["n_cpus"] >= 1
 
 
@@ -177,8 +188,10 @@ def test_trials_take_turns_and_resets_are_not_timed():
     assert min(times[1]) >= 0.02
 
 
-def test_measure():
-    measured = measure("moons", ["numpy", "numpy"], scale=SMOKE_SCALE, rounds=3, n_threads=1)
+def test_compare():
+    comparison = compare("moons", ["numpy", "numpy"], scale=SMOKE_SCALE, rounds=3, n_threads=1)
+    assert comparison.absent == {}
+    measured = comparison.measurements
     assert [each.backend for each in measured] == ["numpy", "numpy"]
     for each in measured:
         assert each.agrees
@@ -186,11 +199,12 @@ def test_measure():
         assert min(each.seconds) > 0
         assert each.first_call_seconds > 0
         assert (each.n_steps, each.n_threads, each.dtype) == (20, 1, "float32")
+        assert each.detail == "array operations of NumPy, one call per operation"
     with pytest.raises(SpecError, match="rounds"):
-        measure("moons", ["numpy"], rounds=0)
+        compare("moons", ["numpy"], rounds=0)
 
 
-def test_measure_tells_a_backend_that_goes_astray(monkeypatch):
+def test_compare_tells_a_backend_that_goes_astray(monkeypatch):
     from fastnet.backends.array_plan import ArrayPlan
 
     honest = ArrayPlan.run
@@ -201,5 +215,5 @@ def test_measure_tells_a_backend_that_goes_astray(monkeypatch):
         return honest(plan, np.asarray(learning_rates) * (0.9 if sabotaged else 1.0), order)
 
     monkeypatch.setattr(ArrayPlan, "run", too_short)
-    (measured,) = measure("moons", ["numpy"], scale=SMOKE_SCALE, rounds=1)
+    (measured,) = compare("moons", ["numpy"], scale=SMOKE_SCALE, rounds=1).measurements
     assert not measured.agrees

@@ -17,7 +17,7 @@ __all__ = ["measure_speed", "measure_speeds"]
 # Several times what a last-level cache holds of it for one process, as a rule.
 _BYTES = 2**28
 _MATRIX_SIZE = 2048
-_ROUNDS = 3
+_ROUNDS = 7
 
 
 def measure_speeds(measurements: Iterable[Measurement]) -> list[MachineSpeed]:

@@ -117,7 +117,7 @@ def _print_table(
     console = Console(highlight=False)
     console.print(table)
     for line in _absences(absent):
-        console.print(line, markup=False)
+        console.print(line, markup=False, soft_wrap=True)
     if explain:
         _print_explanations(console, measurements, speeds)
     for source in dict.fromkeys(f"{m.workload}: {m.data_source}" for m in measurements):
@@ -139,8 +139,10 @@ def _absences(absent: dict[str, dict[str, str]]) -> list[str]:
 
 def _print_explanations(console: Console, measurements: list[Measurement], speeds: list[MachineSpeed]) -> None:
     for measurement in measurements:
-        console.print(f"\n{measurement.workload}, {measurement.backend}: {measurement.detail}", markup=False)
-        console.print(f"  {_describe_roofline(measurement, speeds)}", markup=False)
+        console.print(
+            f"\n{measurement.workload}, {measurement.backend}: {measurement.detail}", markup=False, soft_wrap=True
+        )
+        console.print(f"  {_describe_roofline(measurement, speeds)}", markup=False, soft_wrap=True)
     console.print()
     for speed in speeds:
         console.print(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from fastnet.backends.numba_backend.blocks import load, store, zeros
 from fastnet.backends.numba_backend.compiling import NativeFunction
-from fastnet.backends.numba_backend.copies import clear_end_of_rows, load_columns
+from fastnet.backends.numba_backend.copies import clear_end_of_rows
 from fastnet.backends.numba_backend.partition import whole_vectors
 from fastnet.backends.numba_backend.products import ADD_NOTHING, ADD_NUMBERS, Left, Panels
 from fastnet.backends.numba_backend.tiles import activate, activation_backward
@@ -29,7 +29,7 @@ def forward_across(network, kernels, samples, order, begin, tile, n_rows, flat, 
         for k in range(0, size * n_features, lanes):
             store(memory, k, 0, load(zeros(memory, 1), columns, k, 0))
     else:
-        load_columns(samples.numbers, samples.bytes, order, begin, n_rows, size, n_features, memory)
+        kernels.load_columns(samples.numbers, samples.bytes, order, begin, n_rows, size, n_features, memory)
     below, scale = 0, network.input_scale
     for i in range(layers.size):
         layer = layers[i]

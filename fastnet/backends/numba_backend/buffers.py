@@ -10,34 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnet.backends.numba_backend.activations import ACTIVATE, BACKWARD
-from fastnet.backends.numba_backend.heads import COUNTS, HEADS, OUTPUTS
 from fastnet.backends.numba_backend.layout import MemoryLayout
 from fastnet.backends.numba_backend.packing import PackedRows, PackedTiles
-from fastnet.backends.numba_backend.products import (
-    Left,
-    Panels,
-    dot_with_panels,
-    dots_of_rows,
-    multiply,
-    panel_sums,
-    row_sums,
-)
 from fastnet.backends.numba_backend.records import (
     CodedNetwork,
     CodedOptimizer,
     GroupSums,
-    Kernels,
     OptimizerState,
     Samples,
     Scratch,
 )
-from fastnet.backends.numba_backend.sparse import sparse_kernels
 from fastnet.backends.numba_backend.updates import ADAM, CHUNK, MOMENTUM, NESTEROV, PLAIN_SGD
 from fastnet.optimizers import SGD, AdamW, Optimizer
-from fastnet.spec import NetworkSpec, Task
+from fastnet.spec import NetworkSpec
 
 __all__ = [
-    "choose_kernels",
     "code_network",
     "code_optimizer",
     "code_samples",
@@ -52,13 +39,15 @@ _CACHE_LINE = 64  # bytes
 _NO_BYTES = np.empty(0, np.uint8)
 
 
-def code_network(network: NetworkSpec, layout: MemoryLayout, packed: PackedRows | None) -> CodedNetwork:
+def code_network(
+    network: NetworkSpec, layout: MemoryLayout, packed: PackedRows | None, *, trains: bool
+) -> CodedNetwork:
     """The record of a network, for samples as they are packed."""
     layers = layout.layers.copy()
     written, read = np.empty(0, network.numpy_dtype), read_only((), network.numpy_dtype)
     for layer, name in zip(layers, network.activations, strict=False):
         layer["activate"] = ACTIVATE[name].for_arguments(written).address
-        layer["backward"] = BACKWARD[name].for_arguments(written, read).address
+        layer["backward"] = BACKWARD[name].for_arguments(written, read).address if trains else 0
     return CodedNetwork(
         layers,
         layout.across,
@@ -75,42 +64,6 @@ def code_network(network: NetworkSpec, layout: MemoryLayout, packed: PackedRows 
         first_weight_size=layout.first_weight_size,
         n_weights=layout.n_weights,
         n_parameters=layout.n_parameters if network.bias else layout.n_weights,
-    )
-
-
-def choose_kernels(
-    network: NetworkSpec, task: Task, layout: MemoryLayout, packed: PackedRows | None, *, sorts: bool
-) -> Kernels:
-    """The functions that a network and its samples need, compiled or loaded; `sorts` if tiles are not packed ahead."""
-    dtype = network.numpy_dtype
-    numbers, table, out = read_only((), dtype), np.empty((0, 0), dtype), np.empty(0, dtype)
-    raw, raw_out, whole, whole_out = (
-        array for kind in (np.uint8, np.int64) for array in (read_only((), kind), np.empty(0, kind))
-    )
-    labels, left, panels = np.empty(0, np.int32), Left(0, 0, 0, 0, 0, 0), Panels(0, 0, 0)
-    activation = network.activations[0] if network.activations else "identity"
-    sparse = (
-        sparse_kernels(packed.values.dtype, packed.columns.dtype) if packed else sparse_kernels(raw.dtype, raw.dtype)
-    )
-    is_packed, is_deep = packed is not None, network.n_layers > 1
-    return Kernels(
-        multiply.for_arguments(numbers, left, numbers, panels, out, panels, 0, 0, 0.0, numbers, panels, 0),
-        dot_with_panels.for_arguments(
-            numbers, panels, 0, numbers, 0, 0, 0, out, 0, 0, needed=is_deep and not layout.across
-        ),
-        dots_of_rows.for_arguments(numbers, 0, 0, numbers, 0, 0, 0, 0, out, 0, False, needed=layout.across),
-        row_sums.for_arguments(numbers, 0, 0, 0, 0, out, 0, False),
-        panel_sums.for_arguments(numbers, panels, 0, 0, out, 0, False, needed=not layout.across),
-        ACTIVATE[activation].for_arguments(out),
-        BACKWARD[activation].for_arguments(out, numbers),
-        OUTPUTS[network.output].for_arguments(table, table, table),
-        HEADS[network.output, network.loss].for_arguments(table, table, labels, table, table, table, out),
-        COUNTS[task, network.takes_labels].for_arguments(table, table, labels, table, labels, 0, whole_out),
-        sparse.product.for_arguments(raw, raw, whole, whole, 0, 0, 0, numbers, 0, 0, 0.0, 0, out, 0, needed=is_packed),
-        sparse.product_backward.for_arguments(raw, raw, whole, 0, numbers, 0, 0, 0, out, 0, False, needed=is_packed),
-        sparse.sort_by_columns.for_arguments(
-            raw, raw, whole, whole, 0, 0, whole_out, raw_out, raw_out, needed=is_packed and sorts
-        ),
     )
 
 

@@ -10,16 +10,19 @@
 from __future__ import annotations
 
 from fastnet.backends.numba_backend.blocks import lanes_of, load, store, zeros
-from fastnet.backends.numba_backend.compiling import inlined, kernel
+from fastnet.backends.numba_backend.compiling import NativeFunction, kernel
 from fastnet.backends.numba_backend.partition import whole_vectors
 from fastnet.backends.numba_backend.sparse import sample_at
 
 __all__ = [
     "clear_end_of_rows",
     "clear_filling",
+    "equal_weights",
     "load_columns",
+    "load_labels",
     "load_rows",
     "load_targets",
+    "load_weights",
     "transpose_to_columns",
     "transpose_to_panels",
     "transpose_weight",
@@ -34,7 +37,7 @@ def clear_end_of_rows(memory, start, n_rows, begin, end):
             memory[k] = memory.dtype.type(0)
 
 
-@kernel
+@NativeFunction
 def clear_filling(memory, start, n_rows, fan_out, width, lanes):
     """Set to zero what fills up the last panel of (B, O)."""
     for i in range(n_rows):
@@ -42,7 +45,7 @@ def clear_filling(memory, start, n_rows, fan_out, width, lanes):
             memory[start + ((width // lanes - 1) * n_rows + i) * lanes + j] = memory.dtype.type(0)
 
 
-@kernel
+@NativeFunction
 def load_rows(numbers, source, order, begin, n_rows, n_features, memory):
     """Copy samples (B, D) from position `begin` on to the start of `memory`: `numbers`, or the bytes of `source`."""
     lanes = lanes_of(memory)
@@ -62,7 +65,7 @@ def load_rows(numbers, source, order, begin, n_rows, n_features, memory):
                 row[k] = line[k]
 
 
-@kernel
+@NativeFunction
 def load_columns(numbers, source, order, begin, n_rows, size, n_features, memory):
     """Copy samples from position `begin` on, as (D, S), to the start of `memory`; what fills up S is zero."""
     if order.size:
@@ -99,22 +102,33 @@ def load_column(source, order, begin, n_rows, row):
         row[s] = 0
 
 
-@inlined
-def load_targets(samples, order, begin, n_rows, labels, weights, targets):
-    """Labels (S,) or targets (C, S), and weights (S,), of B samples; what fills up S has weight zero."""
-    if samples.weights.size:
-        load_column(samples.weights, order, begin, n_rows, weights)
-    else:
-        for s in range(weights.size):
-            weights[s] = s < n_rows
-    if samples.labels.size:
-        load_column(samples.labels, order, begin, n_rows, labels)
-    else:
-        for c in range(targets.shape[0]):
-            load_column(samples.targets[:, c], order, begin, n_rows, targets[c])
+@NativeFunction
+def load_labels(given, _targets, order, begin, n_rows, labels, _rows):
+    """Labels (S,) of B samples from position `begin` on."""
+    load_column(given, order, begin, n_rows, labels)
 
 
-@kernel
+@NativeFunction
+def load_targets(_labels, given, order, begin, n_rows, _row, targets):
+    """Targets (C, S) of B samples from position `begin` on."""
+    for c in range(targets.shape[0]):
+        load_column(given[:, c], order, begin, n_rows, targets[c])
+
+
+@NativeFunction
+def load_weights(given, order, begin, n_rows, weights):
+    """Weights (S,) of B samples from position `begin` on; what fills up S has weight zero."""
+    load_column(given, order, begin, n_rows, weights)
+
+
+@NativeFunction
+def equal_weights(_given, _order, _begin, n_rows, weights):
+    """The same for samples without weights, which all count the same."""
+    for s in range(weights.size):
+        weights[s] = s < n_rows
+
+
+@NativeFunction
 def transpose_weight(flat, start, n_rows, n_columns, lanes, memory, place):
     """From the panels of a weight (I, O) to those of its transpose (O, I), both sizes in whole vectors."""
     for i in range(n_rows):
@@ -123,7 +137,7 @@ def transpose_weight(flat, start, n_rows, n_columns, lanes, memory, place):
             memory[place + i // lanes * (n_columns * lanes) + j * lanes + i % lanes] = flat[source]
 
 
-@kernel
+@NativeFunction
 def transpose_to_columns(memory, panels, n_rows, n_columns, size, lanes, place):
     """From (B, C) in panels to (C, S)."""
     for j in range(n_columns):
@@ -131,7 +145,7 @@ def transpose_to_columns(memory, panels, n_rows, n_columns, size, lanes, place):
             memory[place + j * size + i] = memory[panels + (j // lanes * n_rows + i) * lanes + j % lanes]
 
 
-@kernel
+@NativeFunction
 def transpose_to_panels(memory, place, n_rows, n_columns, size, lanes, panels):
     """From (C, S) to (B, C) in panels, the last of which is filled up with zeros."""
     for j in range(whole_vectors(n_columns, lanes)):

@@ -87,7 +87,7 @@ def _in_bytes(values: NDArray, columns: NDArray, row_starts: NDArray) -> PackedR
 
 
 def _parts(size: int) -> Iterator[slice]:
-    """Slices that cover `size` numbers: a short one, which most data that are not whole do not get past, then long ones."""
+    """Slices that cover `size` numbers; the first is short, as most data that are not whole do not get past it."""
     yield slice(0, _PART // 64)
     for start in range(_PART // 64, size, _PART):
         yield slice(start, start + _PART)

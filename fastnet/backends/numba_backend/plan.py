@@ -15,7 +15,6 @@ from fastnet import reference
 from fastnet.backends.interface import StepMetrics
 from fastnet.backends.numba_backend.across import backward_across, forward_across
 from fastnet.backends.numba_backend.buffers import (
-    choose_kernels,
     code_network,
     code_optimizer,
     code_samples,
@@ -27,6 +26,7 @@ from fastnet.backends.numba_backend.buffers import (
 from fastnet.backends.numba_backend.compiling import compile_for_arguments
 from fastnet.backends.numba_backend.drivers import predict_share, run_steps
 from fastnet.backends.numba_backend.gradients import gradient_share
+from fastnet.backends.numba_backend.kernels import choose_kernels
 from fastnet.backends.numba_backend.layout import MemoryLayout, lay_out
 from fastnet.backends.numba_backend.packing import PackedRows, bound_tiles, pack_rows, pack_tiles, transpose_tiles
 from fastnet.backends.numba_backend.partition import count_groups, count_tile_rows
@@ -72,7 +72,7 @@ class NumbaPlan:
         self._dtype = parameters.flat.dtype
         packed = pack_rows(dataset.x, self._dtype)
         self._layout = lay_out(spec.network, sparse=packed is not None)
-        self._network = code_network(spec.network, self._layout, packed)
+        self._network = code_network(spec.network, self._layout, packed, trains=True)
         self._optimizer = code_optimizer(spec.optimizer)
         remembered = reference.initial_state(spec.optimizer, parameters.flat, xp=np)
         self._state = make_state(self._layout, parameters.flat, list(remembered.values()))
@@ -84,8 +84,9 @@ class NumbaPlan:
         self._workspace = self._make_workspace(self._batch_rows)
         self._samples = self._lay_out_samples(spec, dataset, packed)
         self._kernels = choose_kernels(
-            spec.network, spec.task, self._layout, packed, sorts=self._batch_size is not None
-        )
+            spec.network, spec.task, self._layout, self._samples, packed,
+            trains=True, in_batches=self._batch_size is not None,
+        )  # fmt: skip
         self._compiled = self._compile()
         self._closed = False
 
@@ -272,8 +273,8 @@ def predict(network: NetworkSpec, parameters: Parameters, x: Any, n_threads: int
     n_workers = min(n_threads, count_groups(n_samples, parameters.layout, dtype.itemsize))
     packed = pack_rows(x, dtype)
     layout = lay_out(network, sparse=packed is not None)
-    coded, samples = code_network(network, layout, packed), code_samples(network, x, packed)
-    kernels = choose_kernels(network, "regression", layout, packed, sorts=False)
+    coded, samples = code_network(network, layout, packed, trains=False), code_samples(network, x, packed)
+    kernels = choose_kernels(network, "regression", layout, samples, packed, trains=False, in_batches=False)
     tile_rows = count_tile_rows(n_samples, layout.n_columns, dtype.itemsize, packed=packed is not None)
     scratch = make_scratch(layout, tile_rows, n_workers, dtype)
     flat, order = make_state(layout, parameters.flat, []).flat, read_only((), np.int64)

@@ -70,21 +70,32 @@ class CodedNetwork(NamedTuple):
 
 
 class Kernels(NamedTuple):
-    """Compiled functions that are called by address, each chosen for the network and the samples."""
+    """Compiled functions that are called by address, each chosen for the network and the samples.
+
+    Some are those of a file's function of the same name, others of one of several that take the same arguments.
+    """
 
     multiply: Any
     dot_with_panels: Any
     dots_of_rows: Any
     row_sums: Any
     panel_sums: Any
+    sparse_product: Any
+    sparse_product_backward: Any
+    sort_by_columns: Any
+    load_rows: Any
+    load_columns: Any
+    load_targets: Any  # or of labels
+    load_weights: Any
+    transpose_weight: Any
+    transpose_to_columns: Any
+    transpose_to_panels: Any
+    clear_filling: Any
     activate: Any  # of some layer; those of all layers are of its type
     backward: Any
     output: Any
     head: Any
     count: Any
-    sparse_product: Any
-    sparse_product_backward: Any
-    sort_by_columns: Any
 
 
 class CodedOptimizer(NamedTuple):

@@ -9,13 +9,7 @@
 from __future__ import annotations
 
 from fastnet.backends.numba_backend.compiling import NativeFunction, inlined
-from fastnet.backends.numba_backend.copies import (
-    clear_end_of_rows,
-    clear_filling,
-    load_rows,
-    transpose_to_columns,
-    transpose_to_panels,
-)
+from fastnet.backends.numba_backend.copies import clear_end_of_rows
 from fastnet.backends.numba_backend.partition import whole_vectors
 from fastnet.backends.numba_backend.products import ADD_NOTHING, ADD_VECTORS, Left, Panels
 from fastnet.backends.numba_backend.tiles import activate, activation_backward
@@ -43,7 +37,7 @@ def first_product(network, kernels, samples, order, begin, n_rows, flat, memory,
                 samples.numbers, x, flat, weight, memory, z, n_rows, n_panels, scale, flat, bias, ADD_VECTORS
             )
         else:
-            load_rows(samples.numbers, samples.bytes, order, begin, n_rows, n_features, memory)
+            kernels.load_rows(samples.numbers, samples.bytes, order, begin, n_rows, n_features, memory)
             x = Left(0, n_features, 1, n_features, 0, 1)
             kernels.multiply(memory, x, flat, weight, memory, z, n_rows, n_panels, scale, flat, bias, ADD_VECTORS)
 
@@ -66,10 +60,10 @@ def forward_upright(network, kernels, samples, order, begin, _tile, n_rows, flat
         if i < n_layers - 1:
             activate(kernels, layer, memory, tile_rows, n_rows * layer.width)
             if layer.clears:
-                clear_filling(memory, h, n_rows, layer.fan_out, layer.width, lanes)
+                kernels.clear_filling(memory, h, n_rows, layer.fan_out, layer.width, lanes)
     last, logits = layers[n_layers - 1], tile_rows * network.logits
     if n_layers == 1:
-        transpose_to_columns(memory, tile_rows * last.h, n_rows, last.fan_out, size, lanes, logits)
+        kernels.transpose_to_columns(memory, tile_rows * last.h, n_rows, last.fan_out, size, lanes, logits)
     else:
         below = layers[n_layers - 2]
         kernels.dot_with_panels(
@@ -167,7 +161,7 @@ def backward_upright(
     size, n_layers = whole_vectors(n_rows, network.row_multiple), network.layers.size
     if n_layers == 1:
         d, layer = tile_rows * network.d_logits, network.layers[0]
-        transpose_to_panels(memory, d, n_rows, layer.fan_out, size, network.lanes, tile_rows * layer.d)
+        kernels.transpose_to_panels(memory, d, n_rows, layer.fan_out, size, network.lanes, tile_rows * layer.d)
     else:
         last_layer_backward(network, kernels, n_rows, size, flat, memory, tile_rows, gradient, adds)
         for i in range(n_layers - 2, 0, -1):
