@@ -20,7 +20,7 @@ from fastnet.testing import assert_close, make_problem, oracle
 
 # Small enough to lie across; one vector to a layer; several, and a remainder; and a single layer.
 WIDTHS = {"across": (8, 7, 6, 3), "narrow": (30, 7, 8, 3), "wide": (70, 40, 33, 5), "one layer": (30, 4)}
-FORMS = ("numbers", "bytes", "packed bytes", "packed numbers", "csr")
+FORMS = ("numbers", "bytes", "packed bytes", "packed numbers", "scaled bytes", "csr")
 DTYPES = ("float32", "float64")
 
 # One that is not zero at zero, and one whose derivative needs what it was given.
@@ -48,14 +48,16 @@ def samples_in(form, x):
     """`x`, whose numbers are normal, in a form that a plan sees; most of them zero where they are to be packed."""
     if form in ("bytes", "packed bytes"):
         x = np.minimum(np.abs(x) * 80 + 1, 255).astype(np.uint8)
-    if form in ("packed bytes", "packed numbers", "csr"):
+    if form == "scaled bytes":
+        x = np.minimum(np.abs(x) * 80 + 1, 255).round() / x.dtype.type(255)
+    if form not in ("numbers", "bytes"):
         x = np.where(np.random.default_rng(1).random(x.shape) < 0.2, x, x.dtype.type(0))
     return csr_array(x) if form == "csr" else x
 
 
 def make(widths, form, dtype, batch_size=None):
     layer_sizes = WIDTHS[widths]
-    scale = 0.02 if "bytes" in form else 0.7
+    scale = 0.02 if form in ("bytes", "packed bytes") else 0.7
     problem = make_problem(
         layer_sizes, N_SAMPLES, weighted=True, l2=0.01, optimizer=SGD(momentum=0.9), batch_size=batch_size,
         dtype=dtype, input_scale=scale,
@@ -71,7 +73,7 @@ def numba_plan(problem, n_threads=N_THREADS):
 
 
 def assert_took_path(trained, widths, form):
-    samples, packed = trained._samples, form in ("packed bytes", "packed numbers", "csr")
+    samples, packed = trained._samples, form not in ("numbers", "bytes")
     assert trained._layout.across == (widths == "across" and not packed)
     assert bool(samples.numbers.size) == (form == "numbers")
     assert bool(samples.bytes.size) == (form == "bytes")
@@ -80,7 +82,7 @@ def assert_took_path(trained, widths, form):
     assert bool(samples.tile_starts.size) == (packed and full_batch)
     assert bool(samples.tile_columns.size) == (trained._layout.across and full_batch)
     if packed:
-        itemsize = 1 if form == "packed bytes" else trained._dtype.itemsize
+        itemsize = 1 if "bytes" in form else trained._dtype.itemsize
         assert samples.packed_values.size == itemsize * samples.row_starts[-1]
 
 

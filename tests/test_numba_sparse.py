@@ -45,13 +45,13 @@ def draw(n_samples, n_features, kind):
 
 
 def unpacked_rows(packed, n_features):
-    values, columns, starts = packed
+    values, columns, starts, scale = packed
     dense = np.zeros((len(starts) - 1, n_features))
     for i in range(len(dense)):
         part = slice(starts[i], starts[i + 1])
         assert (part.stop - part.start) % TERMS == 0
         np.add.at(dense[i], columns[part], values[part])
-    return dense
+    return dense * scale
 
 
 def unpacked_tile(values, rows, starts, n_rows):
@@ -76,7 +76,7 @@ def test_packed_rows_hold_what_the_dense_ones_did(kind):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_packed_rows_of_a_sparse_matrix(dtype):
     """Columns in any order, twice the same column, zeros that are stored: all of them reach the backend."""
-    data, indices = np.arange(1, 8).astype(dtype), np.array([3, 0, 2, 2, 2, 1, 0])
+    data, indices = (np.arange(1, 8) + 1 / 64).astype(dtype), np.array([3, 0, 2, 2, 2, 1, 0])
     data[5] = 0
     x = csr_array((data, indices, [0, 2, 2, 7]), shape=(3, 5))
     packed = pack_rows(x, np.dtype(dtype))
@@ -84,6 +84,29 @@ def test_packed_rows_of_a_sparse_matrix(dtype):
     np.testing.assert_array_equal(unpacked_rows(packed, 5), x.toarray())
     (tile,) = pack_tiles(packed, 5, bound_tiles(3, 1, 64)).starts
     assert tile[-1] == 3 * TERMS  # the columns that hold anything
+
+
+@pytest.mark.parametrize("form", [np.asarray, csr_array])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("divisor", [1, 16, 255, 256])
+def test_numbers_that_are_bytes_over_one_number_are_packed_as_bytes(divisor, dtype, form):
+    x = draw(60, 33, "uint8").astype(dtype) / np.dtype(dtype).type(divisor)
+    packed = pack_rows(form(x), np.dtype(dtype))
+    assert packed.values.dtype == np.uint8
+    np.testing.assert_allclose(unpacked_rows(packed, 33), x, rtol=2 * np.finfo(dtype).eps)
+
+
+OVERFLOWS = pytest.param(3e38, marks=pytest.mark.xfail(reason="a warning of the overflow is shown", strict=True))
+
+
+@pytest.mark.parametrize("odd_one", [-1 / 255, 256 / 255, 1.5 / 255, np.nextafter(np.float32(7 / 255), 1), OVERFLOWS])
+def test_one_number_that_is_no_byte_keeps_all_as_they_are(odd_one):
+    """Wherever it is: the first are looked at first."""
+    x = draw(3000, 40, "uint8").astype(np.float32) / 255
+    x[2999, 38] = odd_one
+    packed = pack_rows(x, x.dtype)
+    assert packed.values.dtype == np.float32
+    np.testing.assert_array_equal(unpacked_rows(packed, 40), x)
 
 
 @pytest.mark.parametrize(("n_features", "column_dtype"), [(2**16, np.uint16), (2**16 + 1, np.uint32)])
@@ -159,7 +182,7 @@ def records_of(x, dtype):
 def samples_of(form, dtype):
     """Samples (N, 37) as they reach the backend, and as a dense array of float64."""
     if form == "duplicates":
-        x = csr_array((np.ones(9, dtype), np.full(9, 3), [0, 0, 9]), shape=(2, 37))
+        x = csr_array((np.linspace(-1, 2, 9, dtype=dtype), np.full(9, 3), [0, 0, 9]), shape=(2, 37))
     else:
         x = draw(300, 37, "uint8" if form == "bytes" else dtype)
     dense = (x.toarray() if form == "duplicates" else x).astype(np.float64)

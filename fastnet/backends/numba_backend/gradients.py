@@ -46,11 +46,7 @@ def head_of_tile(network, kernels, samples, order, begin, n_rows, scale, memory,
     kernels.head(logits, p, labels, targets, rows, d, losses)
     kernels.count(logits, p, labels, targets, predicted, n_rows, n_correct)
     factor = memory.dtype.type(scale)
-    for s in range(size):
-        rows[0, s] = factor * weights[s]
-    for c in range(n_outputs):
-        for s in range(size):
-            d[c, s] *= rows[0, s]
+    kernels.weigh(d, weights, factor)
     return weighted_total(losses, weights)
 
 

@@ -21,7 +21,7 @@ from fastnet.backends.numba_backend.activations import sigmoid
 from fastnet.backends.numba_backend.compiling import NativeFunction
 from fastnet.backends.numba_backend.elementary import exp_of_nonpositive, log_of_normal, log_of_one_plus
 
-__all__ = ["COUNTS", "HEADS", "OUTPUTS"]
+__all__ = ["COUNTS", "HEADS", "OUTPUTS", "weigh"]
 
 
 @NativeFunction
@@ -173,6 +173,15 @@ HEADS = {
     ("exp", "squared_error"): exp_squared_error,
     ("exp", "poisson"): exp_poisson,
 }
+
+
+@NativeFunction
+def weigh(d, weights, factor):
+    """Multiply the gradients of each sample by its weight (S,) and by `factor`."""
+    for c in range(d.shape[0]):
+        row = d[c]
+        for s in range(row.size):
+            row[s] *= factor * weights[s]
 
 
 @NativeFunction

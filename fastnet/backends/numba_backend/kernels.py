@@ -7,7 +7,7 @@ import numpy as np
 from fastnet.backends.numba_backend import copies
 from fastnet.backends.numba_backend.activations import ACTIVATE, BACKWARD
 from fastnet.backends.numba_backend.buffers import read_only
-from fastnet.backends.numba_backend.heads import COUNTS, HEADS, OUTPUTS
+from fastnet.backends.numba_backend.heads import COUNTS, HEADS, OUTPUTS, weigh
 from fastnet.backends.numba_backend.layout import MemoryLayout
 from fastnet.backends.numba_backend.packing import PackedRows
 from fastnet.backends.numba_backend.products import (
@@ -48,7 +48,7 @@ def choose_kernels(
     activation = network.activations[0] if network.activations else "identity"
     sparse = sparse_kernels(*(array.dtype for array in (packed[:2] if packed else (raw, raw))))
     load = copies.load_labels if network.takes_labels else copies.load_targets
-    weigh = copies.load_weights if samples.weights.size else copies.equal_weights
+    load_weights = copies.load_weights if samples.weights.size else copies.equal_weights
     return Kernels(
         multiply.for_arguments(numbers, left, numbers, panels, out, panels, 0, 0, 0.0, numbers, panels, 0),
         dot_with_panels.for_arguments(
@@ -67,7 +67,7 @@ def choose_kernels(
         copies.load_rows.for_arguments(numbers, raw, whole, 0, 0, 0, out, needed=copies_rows),
         copies.load_columns.for_arguments(numbers, raw, whole, 0, 0, 0, 0, out, needed=copies_columns),
         load.for_arguments(given_labels, matrix, whole, 0, 0, labels, table, needed=trains),
-        weigh.for_arguments(numbers, whole, 0, 0, out, needed=trains),
+        load_weights.for_arguments(numbers, whole, 0, 0, out, needed=trains),
         copies.transpose_weight.for_arguments(out, 0, 0, 0, 0, out, 0, needed=trains and layout.n_transposed > 0),
         copies.transpose_to_columns.for_arguments(out, 0, 0, 0, 0, 0, 0, needed=is_single and not across),
         copies.transpose_to_panels.for_arguments(out, 0, 0, 0, 0, 0, 0, needed=trains and is_single and not across),
@@ -78,6 +78,7 @@ def choose_kernels(
         HEADS[network.output, network.loss].for_arguments(
             table, table, labels, table, table, table, out, needed=trains
         ),
+        weigh.for_arguments(table, out, dtype.type(0), needed=trains),
         COUNTS[task, network.takes_labels].for_arguments(
             table, table, labels, table, labels, 0, whole_out, needed=trains
         ),

@@ -95,6 +95,7 @@ class Kernels(NamedTuple):
     backward: Any
     output: Any
     head: Any
+    weigh: Any
     count: Any
 
 
