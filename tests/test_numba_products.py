@@ -127,7 +127,8 @@ def assert_multiplies(dtype, n_rows, n_terms, n_panels, form, mode):
 def assert_products_of_all_shapes(dtype):
     """Every remainder of the rows and of the panels that blocks leave, with every kind of factor and of addition."""
     others = cycle(product((1, 2, 5, 16, 33), ("rows", "columns", "panels"), (ADD_NOTHING, ADD_VECTORS, ADD_NUMBERS)))
-    for n_rows, n_panels in product(range(1, 41), range(1, 10)):
+    wide = product((1, 3, 6, 21), (15, 16, 17, 21, 33))
+    for n_rows, n_panels in [*product(range(1, 41), range(1, 10)), *wide]:
         for _ in range(2):
             n_terms, form, mode = next(others)
             assert_multiplies(dtype, n_rows, n_terms, n_panels, form, mode)

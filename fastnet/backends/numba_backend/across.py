@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from fastnet.backends.numba_backend.blocks import load, store, zeros
-from fastnet.backends.numba_backend.compiling import NativeFunction
+from fastnet.backends.numba_backend.compiling import NativeFunction, call
 from fastnet.backends.numba_backend.copies import clear_end_of_rows
 from fastnet.backends.numba_backend.partition import whole_vectors
 from fastnet.backends.numba_backend.products import ADD_NOTHING, ADD_NUMBERS, Left, Panels
@@ -29,18 +29,18 @@ def forward_across(network, kernels, samples, order, begin, tile, n_rows, flat, 
         for k in range(0, size * n_features, lanes):
             store(memory, k, 0, load(zeros(memory, 1), columns, k, 0))
     else:
-        kernels.load_columns(samples.numbers, samples.bytes, order, begin, n_rows, size, n_features, memory)
+        call(kernels.load_columns, (samples.numbers, samples.bytes, order, begin, n_rows, size, n_features, memory))
     below, scale = 0, network.input_scale
     for i in range(layers.size):
         layer = layers[i]
         h = tile_rows * layer.h
-        kernels.multiply(
+        call(kernels.multiply, (
             flat, Left(layer.weight, 1, layer.fan_out, layer.fan_in, 0, 1), memory, Panels(below, size, lanes),
             memory, Panels(h, size, lanes), layer.fan_out, size // lanes,
             scale, flat, Panels(layer.bias, 1, 0), ADD_NUMBERS,
-        )  # fmt: skip
+        ))  # fmt: skip
         if i < layers.size - 1:
-            activate(kernels, layer, memory, tile_rows, layer.fan_out * size)
+            activate(layer, memory, tile_rows, layer.fan_out * size)
         below, scale = h, 1.0
     clear_end_of_rows(memory, below, layers[layers.size - 1].fan_out, n_rows, size)
 
@@ -55,14 +55,15 @@ def backward_across(
     for i in range(layers.size - 1, -1, -1):
         layer = layers[i]
         d, below_h = tile_rows * layer.d, tile_rows * layers[i - 1].h if i > 0 else 0
-        kernels.dots_of_rows(
-            memory, below_h, layer.fan_in, memory, d, layer.fan_out, size, lanes, gradient, layer.weight, adds
+        call(
+            kernels.dots_of_rows,
+            (memory, below_h, layer.fan_in, memory, d, layer.fan_out, size, lanes, gradient, layer.weight, adds),
         )
-        kernels.row_sums(memory, d, layer.fan_out, size, lanes, gradient, layer.bias, adds)
+        call(kernels.row_sums, (memory, d, layer.fan_out, size, lanes, gradient, layer.bias, adds))
         if i > 0:
-            kernels.multiply(
+            call(kernels.multiply, (
                 flat, Left(layer.weight, layer.fan_out, 1, layer.fan_out, 0, 1), memory, Panels(d, size, lanes),
                 memory, Panels(tile_rows * layers[i - 1].d, size, lanes), layer.fan_in, size // lanes,
                 1.0, flat, Panels(0, 0, 0), ADD_NOTHING,
-            )  # fmt: skip
-            activation_backward(kernels, layers[i - 1], memory, tile_rows, layer.fan_in * size)
+            ))  # fmt: skip
+            activation_backward(layers[i - 1], memory, tile_rows, layer.fan_in * size)

@@ -20,16 +20,15 @@ from typing import Any
 import numba
 from llvmlite import ir
 from numba import cfunc, njit, typeof
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 __all__ = [
     "FASTMATH",
     "NativeFunction",
     "block_kernel",
+    "call",
     "compile_for_arguments",
     "compiled",
-    "function_at",
     "inlined",
     "kernel",
 ]
@@ -69,13 +68,9 @@ class NativeFunction:
         self._function = _stamped(function)
         self.compile = cache(self._compile)
 
-    def for_arguments(self, *arguments: Any, needed: bool = True) -> Any:
-        """What to pass to compiled code that calls it with arguments of the types of these.
-
-        Where it will not be called, it is not compiled.
-        """
-        signature = numba.types.void(*map(typeof, arguments))
-        return self.compile(signature) if needed else _NeverCalled(signature)
+    def for_arguments(self, *arguments: Any) -> Any:
+        """What to pass to compiled code that calls it with arguments of the types of these."""
+        return self.compile(numba.types.void(*map(typeof, arguments)))
 
     def _compile(self, signature: Any) -> Any:
         with _burst():
@@ -85,34 +80,36 @@ class NativeFunction:
         return function
 
 
-class _NeverCalled(numba.types.WrapperAddressProtocol):
-    """Stands in the place of a native function."""
-
-    def __init__(self, signature: Any) -> None:
-        self._signature = signature
-
-    def __wrapper_address__(self) -> int:
-        return id(self)  # any but null
-
-    def signature(self) -> Any:
-        return self._signature
-
-
 _intrinsic: Any = intrinsic  # its annotations are those of what is decorated, and not of what is called
 
 
+def _as_passed(kind: Any) -> Any:
+    """The type as which :func:`call` hands on what is of type `kind`."""
+    kind = numba.types.unliteral(kind)  # type: ignore[no-untyped-call]
+    if isinstance(kind, numba.types.NamedTuple | numba.types.NamedUniTuple):
+        return numba.types.NamedUniTuple(numba.types.int64, len(kind), kind.instance_class)  # type: ignore[no-untyped-call]
+    return numba.types.int64 if isinstance(kind, numba.types.Integer) else kind
+
+
 @_intrinsic
-def function_at(context: Any, like: Any, address: Any) -> Any:  # noqa: ARG001
-    """The native function at an address, which must be of the type of `like`."""
+def call(context: Any, address: Any, arguments: Any) -> Any:  # noqa: ARG001
+    """Call the native function at an address with the arguments of a tuple, which must be of the types it has.
 
-    def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
-        function = cgutils.create_struct_proxy(like)(context, builder)  # type: ignore[no-untyped-call]
-        function.c_addr = builder.inttoptr(arguments[1], function.c_addr.type)
-        function.py_addr = ir.Constant(function.py_addr.type, None)
-        function.jit_addr = ir.Constant(function.jit_addr.type, None)
-        return function._getvalue()
+    Integers are handed over as int64. Whether an array can be written to makes no difference.
+    """
+    kinds = list(arguments)
+    passed = [_as_passed(kind) for kind in kinds]
 
-    return like(like, numba.types.int64), generate
+    def generate(context: Any, builder: Any, _: Any, values: Any) -> Any:
+        target, packed = values
+        returned, *parameters = (context.get_value_type(kind) for kind in (numba.types.none, *passed))
+        pointer = builder.inttoptr(target, ir.FunctionType(returned, parameters).as_pointer())
+        members = (builder.extract_value(packed, i) for i in range(len(kinds)))
+        pairs = zip(members, kinds, passed, strict=True)
+        builder.call(pointer, [context.cast(builder, member, kind, to) for member, kind, to in pairs])
+        return context.get_dummy_value()
+
+    return numba.types.void(address, arguments), generate
 
 
 def compiled(function: Callable[..., Any]) -> Any:

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from fastnet.backends.numba_backend.compiling import compiled, inlined
+from fastnet.backends.numba_backend.compiling import call, compiled, inlined
 from fastnet.backends.numba_backend.partition import whole_vectors
 from fastnet.backends.numba_backend.records import Step
 from fastnet.backends.numba_backend.sparse import sample_at
@@ -82,7 +82,7 @@ def predict_share(worker, n_workers, forward, network, kernels, samples, order, 
         forward(network, kernels, samples, order, begin, 0, n_rows, flat, memory, tile_rows)
         p = matrix_view(memory, tile_rows * network.outputs, n_outputs, size)
         rows = matrix_view(memory, tile_rows * network.loss_rows, 2, size)
-        kernels.output(matrix_view(memory, tile_rows * network.logits, n_outputs, size), p, rows)
+        call(kernels.output, (matrix_view(memory, tile_rows * network.logits, n_outputs, size), p, rows))
         for i in range(n_rows):
             for c in range(n_outputs):
                 outputs[begin + i, c] = p[c, i]

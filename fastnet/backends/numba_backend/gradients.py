@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from fastnet.backends.numba_backend.blocks import lanes_of, load, multiply_add, sum_of_lanes, zeros
-from fastnet.backends.numba_backend.compiling import NativeFunction, inlined, kernel
+from fastnet.backends.numba_backend.compiling import NativeFunction, call, inlined, kernel
 from fastnet.backends.numba_backend.partition import share_start, whole_vectors
 from fastnet.backends.numba_backend.tiles import matrix_view
 
@@ -40,13 +40,13 @@ def head_of_tile(network, kernels, samples, order, begin, n_rows, scale, memory,
     targets = matrix_view(memory, start + 4 * size, n_outputs, size)
     labels, predicted = label_rows[0, :size], label_rows[1, :size]
 
-    kernels.load_targets(samples.labels, samples.targets, order, begin, n_rows, labels, targets)
-    kernels.load_weights(samples.weights, order, begin, n_rows, weights)
-    kernels.output(logits, p, rows)
-    kernels.head(logits, p, labels, targets, rows, d, losses)
-    kernels.count(logits, p, labels, targets, predicted, n_rows, n_correct)
+    call(kernels.load_targets, (samples.labels, samples.targets, order, begin, n_rows, labels, targets))
+    call(kernels.load_weights, (samples.weights, order, begin, n_rows, weights))
+    call(kernels.output, (logits, p, rows))
+    call(kernels.head, (logits, p, labels, targets, rows, d, losses))
+    call(kernels.count, (logits, p, labels, targets, predicted, n_rows, n_correct))
     factor = memory.dtype.type(scale)
-    kernels.weigh(d, weights, factor)
+    call(kernels.weigh, (d, weights, factor))
     return weighted_total(losses, weights)
 
 
@@ -62,7 +62,7 @@ def gradient_share(worker, n_workers, forward, backward, step, network, kernels,
         for i in range(1, network.layers.size - 1):
             layer, n_rows = network.layers[i], network.layers[i - 1].width
             place = scratch.transposed + layer.transposed
-            kernels.transpose_weight(flat, layer.weight, n_rows, layer.width, network.lanes, memory, place)
+            call(kernels.transpose_weight, (flat, layer.weight, n_rows, layer.width, network.lanes, memory, place))
     n_groups = step.n_groups
     for group in range(share_start(worker, n_workers, 0, n_groups), share_start(worker + 1, n_workers, 0, n_groups)):
         begin = share_start(group, n_groups, step.begin, step.end)

@@ -34,7 +34,6 @@ from fastnet.backends.numba_backend.records import (
     CodedNetwork,
     CodedOptimizer,
     GroupSums,
-    Kernels,
     Run,
     Samples,
     Scratch,
@@ -262,7 +261,7 @@ def _describe_storage(x: Any, packed: PackedRows | None) -> str:
     return f"non-zeros ({share:.0%}) packed as {packed.values.dtype} with {packed.columns.dtype} columns"
 
 
-def _forward(layout: MemoryLayout, network: CodedNetwork, kernels: Kernels, samples: Samples, flat: NDArray) -> Any:
+def _forward(layout: MemoryLayout, network: CodedNetwork, kernels: NDArray, samples: Samples, flat: NDArray) -> Any:
     forward_tile = forward_across if layout.across else forward_upright
     return forward_tile.for_arguments(network, kernels, samples, read_only((), np.int64), 0, 0, 0, flat, flat, 0)
 

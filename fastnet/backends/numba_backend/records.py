@@ -8,17 +8,17 @@ They are data, not types: one compilation serves every network shape and kind of
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "KERNELS_DTYPE",
     "LAYER_DTYPE",
     "CodedNetwork",
     "CodedOptimizer",
     "GroupSums",
-    "Kernels",
     "OptimizerState",
     "Run",
     "Samples",
@@ -69,34 +69,21 @@ class CodedNetwork(NamedTuple):
     n_parameters: int  # that updates reach
 
 
-class Kernels(NamedTuple):
-    """Compiled functions that are called by address, each chosen for the network and the samples.
-
-    Some are those of a file's function of the same name, others of one of several that take the same arguments.
-    """
-
-    multiply: Any
-    dot_with_panels: Any
-    dots_of_rows: Any
-    row_sums: Any
-    panel_sums: Any
-    sparse_product: Any
-    sparse_product_backward: Any
-    sort_by_columns: Any
-    load_rows: Any
-    load_columns: Any
-    load_targets: Any  # or of labels
-    load_weights: Any
-    transpose_weight: Any
-    transpose_to_columns: Any
-    transpose_to_panels: Any
-    clear_filling: Any
-    activate: Any  # of some layer; those of all layers are of its type
-    backward: Any
-    output: Any
-    head: Any
-    weigh: Any
-    count: Any
+# The addresses of compiled functions that kernels call, chosen for the network and the samples; zero for those that are
+# not needed. Some are those of a file's function of the same name, others of one of several that take the same
+# arguments.
+KERNELS_DTYPE = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "multiply", "dot_with_panels", "dots_of_rows", "row_sums", "panel_sums",
+            "sparse_product", "sparse_product_backward", "sort_by_columns",
+            "load_rows", "load_columns", "load_targets", "load_weights",
+            "transpose_weight", "transpose_to_columns", "transpose_to_panels", "clear_filling",
+            "output", "head", "weigh", "count",
+        )
+    ]
+)  # fmt: skip
 
 
 class CodedOptimizer(NamedTuple):

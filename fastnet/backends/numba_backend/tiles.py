@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from fastnet.backends.numba_backend.compiling import function_at, inlined
+from fastnet.backends.numba_backend.compiling import call, inlined
 
 __all__ = ["activate", "activation_backward", "matrix_view"]
 
@@ -17,19 +17,19 @@ def matrix_view(memory, start, n_rows, n_columns):
 
 
 @inlined
-def activate(kernels, layer, memory, tile_rows, n_numbers):
+def activate(layer, memory, tile_rows, n_numbers):
     """Apply a layer's activation to the first numbers of its h, keeping z where the derivative will need it."""
     h = memory[tile_rows * layer.h : tile_rows * layer.h + n_numbers]
     if layer.kept != layer.h:
         kept = memory[tile_rows * layer.kept : tile_rows * layer.kept + n_numbers]
         for k in range(n_numbers):  # Numba takes seconds to compile the assignment of an array
             kept[k] = h[k]
-    function_at(kernels.activate, layer.activate)(h)
+    call(layer.activate, (h,))
 
 
 @inlined
-def activation_backward(kernels, layer, memory, tile_rows, n_numbers):
+def activation_backward(layer, memory, tile_rows, n_numbers):
     """Turn the first numbers of a layer's d from gradients with respect to h into those with respect to z."""
     d = memory[tile_rows * layer.d : tile_rows * layer.d + n_numbers]
     kept = memory[tile_rows * layer.kept : tile_rows * layer.kept + n_numbers]
-    function_at(kernels.backward, layer.backward)(d, kept)
+    call(layer.backward, (d, kept))

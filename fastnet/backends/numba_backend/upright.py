@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from fastnet.backends.numba_backend.compiling import NativeFunction, inlined
+from fastnet.backends.numba_backend.compiling import NativeFunction, call, inlined
 from fastnet.backends.numba_backend.copies import clear_end_of_rows
 from fastnet.backends.numba_backend.partition import whole_vectors
 from fastnet.backends.numba_backend.products import ADD_NOTHING, ADD_VECTORS, Left, Panels
@@ -23,23 +23,27 @@ def first_product(network, kernels, samples, order, begin, n_rows, flat, memory,
     layer, lanes, n_features = network.layers[0], network.lanes, samples.n_features
     n_panels, place = layer.width // lanes, tile_rows * layer.h
     if samples.row_starts.size:
-        kernels.sparse_product(
+        call(kernels.sparse_product, (
             samples.packed_values, samples.packed_columns, samples.row_starts, order, begin, n_rows, n_features,
             flat, layer.weight, layer.bias, network.input_scale, n_panels, memory, place,
-        )  # fmt: skip
+        ))  # fmt: skip
     else:
         weight = Panels(layer.weight, lanes, n_features * lanes)
         z, bias = Panels(place, lanes, n_rows * lanes), Panels(layer.bias, 0, lanes)
         scale = network.input_scale
         if samples.numbers.size and not order.size:
             x = Left(begin * n_features, n_features, 1, n_features, 0, 1)
-            kernels.multiply(
-                samples.numbers, x, flat, weight, memory, z, n_rows, n_panels, scale, flat, bias, ADD_VECTORS
+            call(
+                kernels.multiply,
+                (samples.numbers, x, flat, weight, memory, z, n_rows, n_panels, scale, flat, bias, ADD_VECTORS),
             )
         else:
-            kernels.load_rows(samples.numbers, samples.bytes, order, begin, n_rows, n_features, memory)
+            call(kernels.load_rows, (samples.numbers, samples.bytes, order, begin, n_rows, n_features, memory))
             x = Left(0, n_features, 1, n_features, 0, 1)
-            kernels.multiply(memory, x, flat, weight, memory, z, n_rows, n_panels, scale, flat, bias, ADD_VECTORS)
+            call(
+                kernels.multiply,
+                (memory, x, flat, weight, memory, z, n_rows, n_panels, scale, flat, bias, ADD_VECTORS),
+            )
 
 
 @NativeFunction
@@ -56,20 +60,23 @@ def forward_upright(network, kernels, samples, order, begin, _tile, n_rows, flat
             left = Left(tile_rows * below.h, lanes, 1, lanes, n_rows * lanes, below.width // lanes)
             weight = Panels(layer.weight, lanes, below.width * lanes)
             z, bias = Panels(h, lanes, n_rows * lanes), Panels(layer.bias, 0, lanes)
-            kernels.multiply(memory, left, flat, weight, memory, z, n_rows, n_panels, 1.0, flat, bias, ADD_VECTORS)
+            call(
+                kernels.multiply,
+                (memory, left, flat, weight, memory, z, n_rows, n_panels, 1.0, flat, bias, ADD_VECTORS),
+            )
         if i < n_layers - 1:
-            activate(kernels, layer, memory, tile_rows, n_rows * layer.width)
+            activate(layer, memory, tile_rows, n_rows * layer.width)
             if layer.clears:
-                kernels.clear_filling(memory, h, n_rows, layer.fan_out, layer.width, lanes)
+                call(kernels.clear_filling, (memory, h, n_rows, layer.fan_out, layer.width, lanes))
     last, logits = layers[n_layers - 1], tile_rows * network.logits
     if n_layers == 1:
-        kernels.transpose_to_columns(memory, tile_rows * last.h, n_rows, last.fan_out, size, lanes, logits)
+        call(kernels.transpose_to_columns, (memory, tile_rows * last.h, n_rows, last.fan_out, size, lanes, logits))
     else:
         below = layers[n_layers - 2]
-        kernels.dot_with_panels(
+        call(kernels.dot_with_panels, (
             memory, Panels(tile_rows * below.h, lanes, n_rows * lanes), below.width // lanes,
             flat, last.weight, last.bias, last.fan_out, memory, logits, size,
-        )  # fmt: skip
+        ))  # fmt: skip
     clear_end_of_rows(memory, logits, last.fan_out, n_rows, size)
 
 
@@ -80,16 +87,16 @@ def last_layer_backward(network, kernels, n_rows, size, flat, memory, tile_rows,
     layer, below = network.layers[-1], network.layers[-2]
     n_outputs, n_panels = layer.fan_out, below.width // lanes
     weight = Panels(layer.weight, lanes, n_outputs * lanes)
-    kernels.multiply(
+    call(kernels.multiply, (
         memory, Left(d, size, 1, n_rows, 0, 1), memory, Panels(tile_rows * below.h, lanes, n_rows * lanes),
         gradient, weight, n_outputs, n_panels, 1.0, gradient, weight, ADD_VECTORS if adds else ADD_NOTHING,
-    )  # fmt: skip
-    kernels.row_sums(memory, d, n_outputs, size, lanes, gradient, layer.bias, adds)
-    kernels.multiply(
+    ))  # fmt: skip
+    call(kernels.row_sums, (memory, d, n_outputs, size, lanes, gradient, layer.bias, adds))
+    call(kernels.multiply, (
         memory, Left(d, 1, size, n_outputs, 0, 1), flat, weight,
         memory, Panels(tile_rows * below.d, lanes, n_rows * lanes), n_rows, n_panels, 1.0, flat, weight, ADD_NOTHING,
-    )  # fmt: skip
-    activation_backward(kernels, below, memory, tile_rows, n_rows * below.width)
+    ))  # fmt: skip
+    activation_backward(below, memory, tile_rows, n_rows * below.width)
 
 
 @inlined
@@ -101,18 +108,18 @@ def hidden_layer_backward(network, kernels, i, n_rows, flat, memory, tile_rows, 
     for k in range(n_panels_below):
         left = Left(tile_rows * below.h + k * panel, 1, lanes, n_rows, 0, 1)
         weight = Panels(layer.weight + k * lanes * lanes, lanes, below.width * lanes)
-        kernels.multiply(
+        call(kernels.multiply, (
             memory, left, memory, Panels(d, lanes, panel),
             gradient, weight, min(lanes, layer.fan_in - k * lanes), n_panels,
             1.0, gradient, weight, ADD_VECTORS if adds else ADD_NOTHING,
-        )  # fmt: skip
-    kernels.panel_sums(memory, Panels(d, lanes, panel), n_rows, n_panels, gradient, layer.bias, adds)
-    kernels.multiply(
+        ))  # fmt: skip
+    call(kernels.panel_sums, (memory, Panels(d, lanes, panel), n_rows, n_panels, gradient, layer.bias, adds))
+    call(kernels.multiply, (
         memory, Left(d, lanes, 1, lanes, panel, n_panels),
         memory, Panels(transposed + layer.transposed, lanes, layer.width * lanes),
         memory, Panels(d_below, lanes, panel), n_rows, n_panels_below, 1.0, flat, Panels(0, 0, 0), ADD_NOTHING,
-    )  # fmt: skip
-    activation_backward(kernels, below, memory, tile_rows, n_rows * below.width)
+    ))  # fmt: skip
+    activation_backward(below, memory, tile_rows, n_rows * below.width)
 
 
 @inlined
@@ -123,34 +130,36 @@ def first_layer_backward(
     d, n_panels = tile_rows * layer.d, layer.width // lanes
     if samples.row_starts.size:
         if samples.first_tiles.size:
-            kernels.sparse_product_backward(
+            call(kernels.sparse_product_backward, (
                 samples.tile_values, samples.tile_rows, samples.tile_starts[tile], n_features,
                 memory, d, n_rows, n_panels, gradient, layer.weight, adds,
-            )  # fmt: skip
+            ))  # fmt: skip
         else:
             starts = scratch.starts[worker]
-            kernels.sort_by_columns(
+            call(kernels.sort_by_columns, (
                 samples.packed_values, samples.packed_columns, samples.row_starts, order, begin, n_rows,
                 starts, scratch.values[worker], scratch.rows[worker],
-            )  # fmt: skip
-            kernels.sparse_product_backward(
+            ))  # fmt: skip
+            call(kernels.sparse_product_backward, (
                 scratch.values[worker], scratch.rows[worker], starts, n_features,
                 memory, d, n_rows, n_panels, gradient, layer.weight, adds,
-            )  # fmt: skip
+            ))  # fmt: skip
     else:
         weight, d_z = Panels(layer.weight, lanes, n_features * lanes), Panels(d, lanes, n_rows * lanes)
         mode = ADD_VECTORS if adds else ADD_NOTHING
         if samples.numbers.size and not order.size:
             x = Left(begin * n_features, 1, n_features, n_rows, 0, 1)
-            kernels.multiply(
-                samples.numbers, x, memory, d_z, gradient, weight, n_features, n_panels, 1.0, gradient, weight, mode
+            call(
+                kernels.multiply,
+                (samples.numbers, x, memory, d_z, gradient, weight, n_features, n_panels, 1.0, gradient, weight, mode),
             )
         else:
             x = Left(0, 1, n_features, n_rows, 0, 1)
-            kernels.multiply(
-                memory, x, memory, d_z, gradient, weight, n_features, n_panels, 1.0, gradient, weight, mode
+            call(
+                kernels.multiply,
+                (memory, x, memory, d_z, gradient, weight, n_features, n_panels, 1.0, gradient, weight, mode),
             )
-    kernels.panel_sums(memory, Panels(d, lanes, n_rows * lanes), n_rows, n_panels, gradient, layer.bias, adds)
+    call(kernels.panel_sums, (memory, Panels(d, lanes, n_rows * lanes), n_rows, n_panels, gradient, layer.bias, adds))
 
 
 @NativeFunction
@@ -161,7 +170,7 @@ def backward_upright(
     size, n_layers = whole_vectors(n_rows, network.row_multiple), network.layers.size
     if n_layers == 1:
         d, layer = tile_rows * network.d_logits, network.layers[0]
-        kernels.transpose_to_panels(memory, d, n_rows, layer.fan_out, size, network.lanes, tile_rows * layer.d)
+        call(kernels.transpose_to_panels, (memory, d, n_rows, layer.fan_out, size, network.lanes, tile_rows * layer.d))
     else:
         last_layer_backward(network, kernels, n_rows, size, flat, memory, tile_rows, gradient, adds)
         for i in range(n_layers - 2, 0, -1):
