@@ -17,7 +17,9 @@ from scipy.sparse import csr_array
 
 from fastnet.backends import numba_backend
 from fastnet.backends.numba_backend import NumbaBackend, compiling, drivers
-from fastnet.backends.numba_backend.compiling import FASTMATH, NativeFunction, compiled
+from fastnet.backends.numba_backend.buffers import read_only
+from fastnet.backends.numba_backend.compiling import FASTMATH, NativeFunction, call, compiled
+from fastnet.backends.numba_backend.products import Panels
 from fastnet.data import Dataset
 from fastnet.optimizers import SGD, Adam
 from fastnet.testing import assert_close, make_problem
@@ -118,13 +120,27 @@ def test_other_errors_are_not_taken_for_a_missing_cache():
         compiling._with_cache(fail)
 
 
-def test_what_is_not_needed_is_not_compiled(double):
-    def impossible(x):
-        x.there_is_no_such_method()
+@NativeFunction
+def note_arguments(out, panels, small, whole, flag, number, table):
+    for i in range(3):
+        out[i] = panels[i]
+    out[3], out[4], out[5], out[6], out[7] = small, whole, flag, number, table[1, 2]
 
-    absent = NativeFunction(impossible).for_arguments(np.ones(3), needed=False)
-    present = NativeFunction(double).for_arguments(np.ones(3))
-    assert numba.typeof(absent) == numba.typeof(present)  # or whatever takes one or the other would be compiled twice
+
+@compiled
+def call_at(address, out, small, whole, flag, number, table):
+    call(address, (out, Panels(whole, 2, whole + 1), small, 5, flag, number, table))
+
+
+def test_arguments_arrive_at_an_address():
+    """Integers of any size, and constants, also within records; arrays that can be written to for those that cannot."""
+    out, table = np.zeros(8), np.arange(6, dtype=np.float32).reshape(2, 3)
+    address = note_arguments.for_arguments(
+        out, Panels(0, 0, 0), 0, 0, False, np.float32(0), read_only(table, "f4")
+    ).address
+    for small in (np.int32(-7), np.uint8(200), 3):
+        call_at(address, out, small, int(small), True, np.float32(0.5), table)
+        assert out.tolist() == [small, 2, int(small) + 1, small, 5, 1, 0.5, 5]
 
 
 @pytest.fixture
@@ -132,10 +148,9 @@ def wanted(monkeypatch):
     """Names of the native functions that were asked for, to be compiled or loaded."""
     names, for_arguments = set(), NativeFunction.for_arguments
 
-    def note(native, *arguments, needed=True):
-        if needed:
-            names.add(native._function.__name__)
-        return for_arguments(native, *arguments, needed=needed)
+    def note(native, *arguments):
+        names.add(native._function.__name__)
+        return for_arguments(native, *arguments)
 
     monkeypatch.setattr(NativeFunction, "for_arguments", note)
     return names

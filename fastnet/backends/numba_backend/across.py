@@ -15,6 +15,7 @@ from fastnet.backends.numba_backend.copies import clear_end_of_rows
 from fastnet.backends.numba_backend.partition import whole_vectors
 from fastnet.backends.numba_backend.products import ADD_NOTHING, ADD_NUMBERS, Left, Panels
 from fastnet.backends.numba_backend.tiles import activate, activation_backward
+from fastnet.backends.numba_backend.views import bytes_at, layers_at, numbers_at
 
 __all__ = ["backward_across", "forward_across"]
 
@@ -22,14 +23,18 @@ __all__ = ["backward_across", "forward_across"]
 @NativeFunction
 def forward_across(network, kernels, samples, order, begin, tile, n_rows, flat, memory, tile_rows):
     """What :func:`forward_upright` does, in the other layout."""
-    layers, lanes, n_features = network.layers, network.lanes, samples.n_features
+    layers = layers_at(network.layers, network.layers_size)
+    lanes, n_features = network.lanes, samples.n_features
     size = whole_vectors(n_rows, network.row_multiple)
-    if samples.tile_columns.size:
-        columns = samples.tile_columns[tile]
+    if samples.tile_columns_size:
+        slot = memory.itemsize * tile_rows * n_features
+        columns = numbers_at(memory, samples.tile_columns + tile * slot, size * n_features)
         for k in range(0, size * n_features, lanes):
             store(memory, k, 0, load(zeros(memory, 1), columns, k, 0))
     else:
-        call(kernels.load_columns, (samples.numbers, samples.bytes, order, begin, n_rows, size, n_features, memory))
+        numbers = numbers_at(memory, samples.numbers, samples.numbers_size)
+        source = bytes_at(samples.bytes, samples.bytes_size)
+        call(kernels.load_columns, (numbers, source, order, begin, n_rows, size, n_features, memory))
     below, scale = 0, network.input_scale
     for i in range(layers.size):
         layer = layers[i]
@@ -47,10 +52,10 @@ def forward_across(network, kernels, samples, order, begin, tile, n_rows, flat, 
 
 @NativeFunction
 def backward_across(
-    network, kernels, samples, order, begin, tile, n_rows, flat, memory, tile_rows, worker, scratch, gradient, adds
+    network, kernels, samples, order, begin, tile, n_rows, flat, memory, tile_rows, transposed, sorting, gradient, adds
 ):
     """What :func:`backward_upright` does, in the other layout."""
-    layers, lanes = network.layers, network.lanes
+    layers, lanes = layers_at(network.layers, network.layers_size), network.lanes
     size = whole_vectors(n_rows, network.row_multiple)
     for i in range(layers.size - 1, -1, -1):
         layer = layers[i]

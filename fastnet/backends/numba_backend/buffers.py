@@ -50,6 +50,7 @@ def code_network(
         layer["backward"] = BACKWARD[name].for_arguments(written, read).address if trains else 0
     return CodedNetwork(
         layers,
+        network.n_outputs,
         layout.across,
         layout.lanes,
         layout.row_multiple,
@@ -95,8 +96,7 @@ def code_samples(
 ) -> Samples:
     """The record of samples (N, D), and of what belongs to them, as far as given.
 
-    What has the right dtype is not copied. All arrays are read-only views: whether the user's own can be written to
-    would make another type for the compiler.
+    What has the right dtype is not copied.
     """
     dtype = network.numpy_dtype
     labels = targets if targets is not None and network.takes_labels else ()
@@ -115,7 +115,7 @@ def code_samples(
         tile_rows=_raw(packed_tiles.rows if packed_tiles else _NO_BYTES),
         tile_starts=read_only(packed_tiles.starts if packed_tiles else np.empty((0, 0)), np.int64),
         labels=read_only(labels, np.int32),
-        targets=read_only(matrix, dtype),
+        targets=read_only(matrix, dtype).reshape(-1),
         weights=read_only(() if sample_weight is None else sample_weight, dtype),
     )
 

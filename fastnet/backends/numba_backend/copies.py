@@ -110,9 +110,10 @@ def load_labels(given, _targets, order, begin, n_rows, labels, _rows):
 
 @NativeFunction
 def load_targets(_labels, given, order, begin, n_rows, _row, targets):
-    """Targets (C, S) of B samples from position `begin` on."""
-    for c in range(targets.shape[0]):
-        load_column(given[:, c], order, begin, n_rows, targets[c])
+    """Targets (C, S) of B samples from position `begin` on, of those given sample by sample (N * C,)."""
+    n_outputs = targets.shape[0]
+    for c in range(n_outputs):
+        load_column(given[c::n_outputs], order, begin, n_rows, targets[c])
 
 
 @NativeFunction

@@ -15,20 +15,21 @@ from fastnet.backends.numba_backend.records import Step
 from fastnet.backends.numba_backend.sparse import sample_at
 from fastnet.backends.numba_backend.team import wait_for_all
 from fastnet.backends.numba_backend.tiles import matrix_view
+from fastnet.backends.numba_backend.views import numbers_at
 
 __all__ = ["predict_share", "run_steps"]
 
 
 @inlined
-def mean_scale(network, samples, order, begin, end):
+def mean_scale(network, samples, order, begin, end, flat):
     """What turns the sum of weighted losses into the objective; 1 where all weights, and so all losses, are zero."""
     if not network.is_mean:
         return 1.0
-    if not samples.weights.size:
+    if not samples.weights_size:
         return 1.0 / (end - begin)
-    total = 0.0
+    total, weights = 0.0, numbers_at(flat, samples.weights, samples.weights_size)
     for position in range(begin, end):
-        total += samples.weights[sample_at(order, position)]
+        total += weights[sample_at(order, position)]
     return 1.0 / total if total != 0.0 else 1.0
 
 
@@ -45,7 +46,7 @@ def run_steps(
         end = min(begin + run.batch_rows, n_positions)
         n_groups = run.n_groups if i < run.rates.size - 1 else run.n_groups_last
         if i == 0 or run.stride:
-            scale = mean_scale(network, samples, run.order, begin, end)
+            scale = mean_scale(network, samples, run.order, begin, end, state.flat)
         step = Step(begin, end, n_groups, scale, run.rates[i], run.first_update + i)
 
         gradient_share(

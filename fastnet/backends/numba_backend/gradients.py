@@ -10,7 +10,9 @@ from __future__ import annotations
 from fastnet.backends.numba_backend.blocks import lanes_of, load, multiply_add, sum_of_lanes, zeros
 from fastnet.backends.numba_backend.compiling import NativeFunction, call, inlined, kernel
 from fastnet.backends.numba_backend.partition import share_start, whole_vectors
+from fastnet.backends.numba_backend.records import Sorting
 from fastnet.backends.numba_backend.tiles import matrix_view
+from fastnet.backends.numba_backend.views import labels_at, layers_at, numbers_at, wholes_at
 
 __all__ = ["gradient_share"]
 
@@ -30,7 +32,7 @@ def head_of_tile(network, kernels, samples, order, begin, n_rows, scale, memory,
 
     d_logits (C, S) becomes the gradient of ``scale * sum_i w_i loss_i``.
     """
-    size, n_outputs = whole_vectors(n_rows, network.row_multiple), network.layers[-1].fan_out
+    size, n_outputs = whole_vectors(n_rows, network.row_multiple), network.n_outputs
     logits = matrix_view(memory, tile_rows * network.logits, n_outputs, size)
     p = matrix_view(memory, tile_rows * network.outputs, n_outputs, size)
     d = matrix_view(memory, tile_rows * network.d_logits, n_outputs, size)
@@ -40,8 +42,11 @@ def head_of_tile(network, kernels, samples, order, begin, n_rows, scale, memory,
     targets = matrix_view(memory, start + 4 * size, n_outputs, size)
     labels, predicted = label_rows[0, :size], label_rows[1, :size]
 
-    call(kernels.load_targets, (samples.labels, samples.targets, order, begin, n_rows, labels, targets))
-    call(kernels.load_weights, (samples.weights, order, begin, n_rows, weights))
+    given_labels = labels_at(samples.labels, samples.labels_size)
+    given_targets = numbers_at(memory, samples.targets, samples.targets_size)
+    given_weights = numbers_at(memory, samples.weights, samples.weights_size)
+    call(kernels.load_targets, (given_labels, given_targets, order, begin, n_rows, labels, targets))
+    call(kernels.load_weights, (given_weights, order, begin, n_rows, weights))
     call(kernels.output, (logits, p, rows))
     call(kernels.head, (logits, p, labels, targets, rows, d, losses))
     call(kernels.count, (logits, p, labels, targets, predicted, n_rows, n_correct))
@@ -58,16 +63,19 @@ def gradient_share(worker, n_workers, forward, backward, step, network, kernels,
     """
     memory, tile_rows = scratch.memory[worker], scratch.tile_rows
     n_correct, label_rows = scratch.n_correct[worker], scratch.labels[worker]
+    sorting = Sorting(scratch.values[worker], scratch.rows[worker], scratch.starts[worker])
+    first_tiles = wholes_at(samples.first_tiles, samples.first_tiles_size)
+    layers = layers_at(network.layers, network.layers_size)
     if not network.across:
-        for i in range(1, network.layers.size - 1):
-            layer, n_rows = network.layers[i], network.layers[i - 1].width
+        for i in range(1, layers.size - 1):
+            layer, n_rows = layers[i], layers[i - 1].width
             place = scratch.transposed + layer.transposed
             call(kernels.transpose_weight, (flat, layer.weight, n_rows, layer.width, network.lanes, memory, place))
     n_groups = step.n_groups
     for group in range(share_start(worker, n_workers, 0, n_groups), share_start(worker + 1, n_workers, 0, n_groups)):
         begin = share_start(group, n_groups, step.begin, step.end)
         end = share_start(group + 1, n_groups, step.begin, step.end)
-        first_tile = samples.first_tiles[group] if samples.first_tiles.size else 0
+        first_tile = first_tiles[group] if first_tiles.size else 0
         gradient = sums.gradients[group]
         loss = 0.0
         n_correct[0] = 0
@@ -81,6 +89,6 @@ def gradient_share(worker, n_workers, forward, backward, step, network, kernels,
             )
             backward(
                 network, kernels, samples, order, first, first_tile + tile, n_rows,
-                flat, memory, tile_rows, worker, scratch, gradient, tile > 0,
+                flat, memory, tile_rows, scratch.transposed, sorting, gradient, tile > 0,
             )  # fmt: skip
         sums.losses[group], sums.n_correct[group] = loss, n_correct[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastnet.backends.numba_backend import copies
 from fastnet.backends.numba_backend.buffers import read_only
@@ -38,15 +37,15 @@ def choose_kernels(
     *,
     trains: bool,
     in_batches: bool,
-) -> NDArray:
+) -> np.void:
     """A record of KERNELS_DTYPE: the functions that a network and its samples may need, compiled or loaded."""
     dtype, across, is_single = network.numpy_dtype, layout.across, network.n_layers == 1
-    numbers, table, matrix = read_only((), dtype), np.empty((0, 0), dtype), read_only(np.empty((0, 0)), dtype)
+    numbers, table = read_only((), dtype), np.empty((0, 0), dtype)
     out, raw, raw_out = np.empty(0, dtype), read_only((), np.uint8), np.empty(0, np.uint8)
     whole, whole_out = read_only((), np.int64), np.empty(0, np.int64)
     given_labels, labels = read_only((), np.int32), np.empty(0, np.int32)
     left, panels = Left(0, 0, 0, 0, 0, 0), Panels(0, 0, 0)
-    kernels = np.zeros(1, KERNELS_DTYPE)[0]
+    kernels: np.void = np.zeros(1, KERNELS_DTYPE)[0]
 
     def need(name: str, function: NativeFunction, *arguments: Any) -> None:
         kernels[name] = function.for_arguments(*arguments).address
@@ -85,7 +84,7 @@ def choose_kernels(
     if layout.n_transposed:
         need("transpose_weight", copies.transpose_weight, out, 0, 0, 0, 0, out, 0)
     load_targets = copies.load_labels if network.takes_labels else copies.load_targets
-    need("load_targets", load_targets, given_labels, matrix, whole, 0, 0, labels, table)
+    need("load_targets", load_targets, given_labels, numbers, whole, 0, 0, labels, table)
     load_weights = copies.load_weights if samples.weights.size else copies.equal_weights
     need("load_weights", load_weights, numbers, whole, 0, 0, out)
     head = HEADS[network.output, network.loss]

@@ -31,17 +31,18 @@ from fastnet.backends.numba_backend.layout import MemoryLayout, lay_out
 from fastnet.backends.numba_backend.packing import PackedRows, bound_tiles, pack_rows, pack_tiles, transpose_tiles
 from fastnet.backends.numba_backend.partition import count_groups, count_tile_rows
 from fastnet.backends.numba_backend.records import (
-    CodedNetwork,
     CodedOptimizer,
     GroupSums,
     Run,
     Samples,
     Scratch,
+    Sorting,
     Step,
 )
 from fastnet.backends.numba_backend.team import new_meeting, run_team
 from fastnet.backends.numba_backend.updates import ADAM, GRADIENT_ONLY, adam_share, sgd_share
 from fastnet.backends.numba_backend.upright import backward_upright, forward_upright
+from fastnet.backends.numba_backend.views import as_record
 from fastnet.data import Dataset
 from fastnet.errors import PlanClosedError
 from fastnet.parameters import Parameters
@@ -82,10 +83,11 @@ class NumbaPlan:
         self._longest_row = int(np.diff(packed.row_starts).max()) if packed else 0
         self._workspace = self._make_workspace(self._batch_rows)
         self._samples = self._lay_out_samples(spec, dataset, packed)
-        self._kernels = choose_kernels(
+        kernels = choose_kernels(
             spec.network, spec.task, self._layout, self._samples, packed,
             trains=True, in_batches=self._batch_size is not None,
         )  # fmt: skip
+        self._records = as_record(self._network), kernels, as_record(self._samples)
         self._compiled = self._compile()
         self._closed = False
 
@@ -129,13 +131,15 @@ class NumbaPlan:
 
     def _compile(self) -> tuple[Any, ...]:
         """What a run calls by address, compiled or loaded for the types of this plan."""
-        network, kernels, samples, state = self._network, self._kernels, self._samples, self._state
+        network, kernels, samples = self._records
+        state = self._state
         _, scratch, sums = self._workspace
         flat, order, step = state.flat, read_only((), np.int64), Step(0, 0, 0, 0.0, 0.0, 0)
-        forward = _forward(self._layout, network, kernels, samples, flat)
+        forward = _forward(self._layout, self._records, flat)
         backward_tile = backward_across if self._layout.across else backward_upright
+        sorting = Sorting(scratch.values[0], scratch.rows[0], scratch.starts[0])
         backward = backward_tile.for_arguments(
-            network, kernels, samples, order, 0, 0, 0, flat, flat, 0, 0, scratch, flat, False
+            network, kernels, samples, order, 0, 0, 0, flat, flat, 0, 0, sorting, flat, False
         )
         gradients = gradient_share.for_arguments(
             0, 0, forward, backward, step, network, kernels, samples, order, flat, scratch, sums
@@ -186,7 +190,7 @@ class NumbaPlan:
         """Make ``len(rates)`` steps of `batch_rows` samples each; the last may have fewer."""
         run = self._describe_run(rates, order, batch_rows)
         n_workers, scratch, sums = workspace
-        records = (self._network, self._kernels, self._samples, optimizer, self._state, scratch, sums, run)
+        records = (*self._records, optimizer, self._state, scratch, sums, run)
 
         def work(worker: int, n_workers: int, meeting: NDArray[np.int64]) -> None:
             run_steps(worker, n_workers, meeting, *self._compiled, *records)
@@ -238,7 +242,7 @@ class NumbaPlan:
     def close(self) -> None:
         """See :meth:`fastnet.backends.interface.TrainingPlan.close`."""
         if not self._closed:
-            del self._samples, self._state, self._remembered, self._workspace
+            del self._samples, self._records, self._state, self._remembered, self._workspace
         self._closed = True
 
     def _require_open(self) -> None:
@@ -261,9 +265,9 @@ def _describe_storage(x: Any, packed: PackedRows | None) -> str:
     return f"non-zeros ({share:.0%}) packed as {packed.values.dtype} with {packed.columns.dtype} columns"
 
 
-def _forward(layout: MemoryLayout, network: CodedNetwork, kernels: NDArray, samples: Samples, flat: NDArray) -> Any:
+def _forward(layout: MemoryLayout, records: tuple[np.void, np.void, np.void], flat: NDArray) -> Any:
     forward_tile = forward_across if layout.across else forward_upright
-    return forward_tile.for_arguments(network, kernels, samples, read_only((), np.int64), 0, 0, 0, flat, flat, 0)
+    return forward_tile.for_arguments(*records, read_only((), np.int64), 0, 0, 0, flat, flat, 0)
 
 
 def predict(network: NetworkSpec, parameters: Parameters, x: Any, n_threads: int) -> NDArray:
@@ -278,8 +282,8 @@ def predict(network: NetworkSpec, parameters: Parameters, x: Any, n_threads: int
     scratch = make_scratch(layout, tile_rows, n_workers, dtype)
     flat, order = make_state(layout, parameters.flat, []).flat, read_only((), np.int64)
     outputs = np.empty((n_samples, network.n_outputs), dtype)
-    forward = _forward(layout, coded, kernels, samples, flat)
-    share = (forward, coded, kernels, samples, order, flat, scratch, outputs)
+    records = as_record(coded), kernels, as_record(samples)
+    share = (_forward(layout, records, flat), *records, order, flat, scratch, outputs)
     compile_for_arguments(predict_share, 0, n_workers, *share)
     run_team(n_workers, lambda worker, n_workers, _: predict_share(worker, n_workers, *share))
     return outputs

@@ -23,6 +23,7 @@ __all__ = [
     "Run",
     "Samples",
     "Scratch",
+    "Sorting",
     "Step",
 ]
 
@@ -47,12 +48,13 @@ LAYER_DTYPE = np.dtype(
 
 
 class CodedNetwork(NamedTuple):
-    """A ``fastnet.spec.NetworkSpec`` and its ``layout.MemoryLayout``.
+    """A ``fastnet.spec.NetworkSpec`` and its ``layout.MemoryLayout``; kernels get it as a record, see ``views.py``.
 
     Every layer has a bias here: those that the network has not are zeros that no update reaches.
     """
 
     layers: NDArray  # (L,) of LAYER_DTYPE
+    n_outputs: int  # C
     across: bool
     lanes: int
     row_multiple: int
@@ -98,9 +100,10 @@ class CodedOptimizer(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Data as `fastnet.data.Dataset` has it, each array read-only; what there is none of is an empty array.
+    """Data as `fastnet.data.Dataset` has it; what there is none of is an empty array.
 
-    Samples are dense and of the network's dtype, dense bytes, or packed non-zeros (see ``packing.py``).
+    Samples are dense and of the network's dtype, dense bytes, or packed non-zeros (see ``packing.py``). Kernels get a
+    record, see ``views.py``.
     """
 
     n_features: int  # D
@@ -117,7 +120,7 @@ class Samples(NamedTuple):
     tile_rows: NDArray  # (M,) uint8, within the tile
     tile_starts: NDArray  # (T, D + 1) int64
     labels: NDArray  # (N,) int32
-    targets: NDArray  # (N, C)
+    targets: NDArray  # (N * C,)
     weights: NDArray  # (N,)
 
 
@@ -143,6 +146,14 @@ class Scratch(NamedTuple):
     values: NDArray  # (K, ...) uint8
     rows: NDArray  # (K, ...) uint8
     starts: NDArray  # (K, D + 1) int64
+
+
+class Sorting(NamedTuple):
+    """What one worker sorts the non-zeros of a tile into."""
+
+    values: NDArray
+    rows: NDArray
+    starts: NDArray
 
 
 class GroupSums(NamedTuple):

@@ -13,32 +13,37 @@ from fastnet.backends.numba_backend.copies import clear_end_of_rows
 from fastnet.backends.numba_backend.partition import whole_vectors
 from fastnet.backends.numba_backend.products import ADD_NOTHING, ADD_VECTORS, Left, Panels
 from fastnet.backends.numba_backend.tiles import activate, activation_backward
+from fastnet.backends.numba_backend.views import bytes_at, layers_at, numbers_at, wholes_at
 
 __all__ = ["backward_upright", "forward_upright"]
 
 
 @inlined
-def first_product(network, kernels, samples, order, begin, n_rows, flat, memory, tile_rows):
+def first_product(network, layers, kernels, samples, order, begin, n_rows, flat, memory, tile_rows):
     """Z (B, O) of the first layer, in panels; dense samples that do not lie as they are needed are copied."""
-    layer, lanes, n_features = network.layers[0], network.lanes, samples.n_features
+    layer, lanes, n_features = layers[0], network.lanes, samples.n_features
+    numbers = numbers_at(memory, samples.numbers, samples.numbers_size)
     n_panels, place = layer.width // lanes, tile_rows * layer.h
-    if samples.row_starts.size:
+    if samples.row_starts_size:
         call(kernels.sparse_product, (
-            samples.packed_values, samples.packed_columns, samples.row_starts, order, begin, n_rows, n_features,
+            bytes_at(samples.packed_values, samples.packed_values_size),
+            bytes_at(samples.packed_columns, samples.packed_columns_size),
+            wholes_at(samples.row_starts, samples.row_starts_size), order, begin, n_rows, n_features,
             flat, layer.weight, layer.bias, network.input_scale, n_panels, memory, place,
         ))  # fmt: skip
     else:
         weight = Panels(layer.weight, lanes, n_features * lanes)
         z, bias = Panels(place, lanes, n_rows * lanes), Panels(layer.bias, 0, lanes)
         scale = network.input_scale
-        if samples.numbers.size and not order.size:
+        if samples.numbers_size and not order.size:
             x = Left(begin * n_features, n_features, 1, n_features, 0, 1)
             call(
                 kernels.multiply,
-                (samples.numbers, x, flat, weight, memory, z, n_rows, n_panels, scale, flat, bias, ADD_VECTORS),
+                (numbers, x, flat, weight, memory, z, n_rows, n_panels, scale, flat, bias, ADD_VECTORS),
             )
         else:
-            call(kernels.load_rows, (samples.numbers, samples.bytes, order, begin, n_rows, n_features, memory))
+            source = bytes_at(samples.bytes, samples.bytes_size)
+            call(kernels.load_rows, (numbers, source, order, begin, n_rows, n_features, memory))
             x = Left(0, n_features, 1, n_features, 0, 1)
             call(
                 kernels.multiply,
@@ -49,9 +54,10 @@ def first_product(network, kernels, samples, order, begin, n_rows, flat, memory,
 @NativeFunction
 def forward_upright(network, kernels, samples, order, begin, _tile, n_rows, flat, memory, tile_rows):
     """Activations of B samples from position `begin` on, and their logits (C, S), whose last S - B columns are zero."""
-    layers, lanes, size = network.layers, network.lanes, whole_vectors(n_rows, network.row_multiple)
+    layers = layers_at(network.layers, network.layers_size)
+    lanes, size = network.lanes, whole_vectors(n_rows, network.row_multiple)
     n_layers = layers.size
-    first_product(network, kernels, samples, order, begin, n_rows, flat, memory, tile_rows)
+    first_product(network, layers, kernels, samples, order, begin, n_rows, flat, memory, tile_rows)
     for i in range(max(n_layers - 1, 1)):
         layer = layers[i]
         h, n_panels = tile_rows * layer.h, layer.width // lanes
@@ -81,10 +87,10 @@ def forward_upright(network, kernels, samples, order, begin, _tile, n_rows, flat
 
 
 @inlined
-def last_layer_backward(network, kernels, n_rows, size, flat, memory, tile_rows, gradient, adds):
+def last_layer_backward(network, layers, kernels, n_rows, size, flat, memory, tile_rows, gradient, adds):
     """Gradients of the last of several layers, and d of the one below, from d_logits (C, S)."""
     lanes, d = network.lanes, tile_rows * network.d_logits
-    layer, below = network.layers[-1], network.layers[-2]
+    layer, below = layers[layers.size - 1], layers[layers.size - 2]
     n_outputs, n_panels = layer.fan_out, below.width // lanes
     weight = Panels(layer.weight, lanes, n_outputs * lanes)
     call(kernels.multiply, (
@@ -100,9 +106,9 @@ def last_layer_backward(network, kernels, n_rows, size, flat, memory, tile_rows,
 
 
 @inlined
-def hidden_layer_backward(network, kernels, i, n_rows, flat, memory, tile_rows, transposed, gradient, adds):
+def hidden_layer_backward(network, layers, kernels, i, n_rows, flat, memory, tile_rows, transposed, gradient, adds):
     """Gradients of a hidden layer, and d of the one below."""
-    lanes, layer, below = network.lanes, network.layers[i], network.layers[i - 1]
+    lanes, layer, below = network.lanes, layers[i], layers[i - 1]
     n_panels, n_panels_below, panel = layer.width // lanes, below.width // lanes, n_rows * lanes
     d, d_below = tile_rows * layer.d, tile_rows * below.d
     for k in range(n_panels_below):
@@ -124,34 +130,38 @@ def hidden_layer_backward(network, kernels, i, n_rows, flat, memory, tile_rows, 
 
 @inlined
 def first_layer_backward(
-    network, kernels, samples, order, begin, tile, n_rows, memory, tile_rows, worker, scratch, gradient, adds
+    network, layers, kernels, samples, order, begin, tile, n_rows, memory, tile_rows, sorting, gradient, adds
 ):
-    lanes, layer, n_features = network.lanes, network.layers[0], samples.n_features
+    lanes, layer, n_features = network.lanes, layers[0], samples.n_features
+    numbers = numbers_at(memory, samples.numbers, samples.numbers_size)
     d, n_panels = tile_rows * layer.d, layer.width // lanes
-    if samples.row_starts.size:
-        if samples.first_tiles.size:
+    if samples.row_starts_size:
+        if samples.first_tiles_size:
             call(kernels.sparse_product_backward, (
-                samples.tile_values, samples.tile_rows, samples.tile_starts[tile], n_features,
+                bytes_at(samples.tile_values, samples.tile_values_size),
+                bytes_at(samples.tile_rows, samples.tile_rows_size),
+                wholes_at(samples.tile_starts + tile * 8 * (n_features + 1), n_features + 1), n_features,
                 memory, d, n_rows, n_panels, gradient, layer.weight, adds,
             ))  # fmt: skip
         else:
-            starts = scratch.starts[worker]
             call(kernels.sort_by_columns, (
-                samples.packed_values, samples.packed_columns, samples.row_starts, order, begin, n_rows,
-                starts, scratch.values[worker], scratch.rows[worker],
+                bytes_at(samples.packed_values, samples.packed_values_size),
+                bytes_at(samples.packed_columns, samples.packed_columns_size),
+                wholes_at(samples.row_starts, samples.row_starts_size), order, begin, n_rows,
+                sorting.starts, sorting.values, sorting.rows,
             ))  # fmt: skip
             call(kernels.sparse_product_backward, (
-                scratch.values[worker], scratch.rows[worker], starts, n_features,
+                sorting.values, sorting.rows, sorting.starts, n_features,
                 memory, d, n_rows, n_panels, gradient, layer.weight, adds,
             ))  # fmt: skip
     else:
         weight, d_z = Panels(layer.weight, lanes, n_features * lanes), Panels(d, lanes, n_rows * lanes)
         mode = ADD_VECTORS if adds else ADD_NOTHING
-        if samples.numbers.size and not order.size:
+        if samples.numbers_size and not order.size:
             x = Left(begin * n_features, 1, n_features, n_rows, 0, 1)
             call(
                 kernels.multiply,
-                (samples.numbers, x, memory, d_z, gradient, weight, n_features, n_panels, 1.0, gradient, weight, mode),
+                (numbers, x, memory, d_z, gradient, weight, n_features, n_panels, 1.0, gradient, weight, mode),
             )
         else:
             x = Left(0, 1, n_features, n_rows, 0, 1)
@@ -164,19 +174,20 @@ def first_layer_backward(
 
 @NativeFunction
 def backward_upright(
-    network, kernels, samples, order, begin, tile, n_rows, flat, memory, tile_rows, worker, scratch, gradient, adds
+    network, kernels, samples, order, begin, tile, n_rows, flat, memory, tile_rows, transposed, sorting, gradient, adds
 ):
     """Gradients of all layers from d_logits (C, S) of B samples, added to `gradient` if `adds`, else put there."""
-    size, n_layers = whole_vectors(n_rows, network.row_multiple), network.layers.size
+    layers = layers_at(network.layers, network.layers_size)
+    size, n_layers = whole_vectors(n_rows, network.row_multiple), layers.size
     if n_layers == 1:
-        d, layer = tile_rows * network.d_logits, network.layers[0]
+        d, layer = tile_rows * network.d_logits, layers[0]
         call(kernels.transpose_to_panels, (memory, d, n_rows, layer.fan_out, size, network.lanes, tile_rows * layer.d))
     else:
-        last_layer_backward(network, kernels, n_rows, size, flat, memory, tile_rows, gradient, adds)
+        last_layer_backward(network, layers, kernels, n_rows, size, flat, memory, tile_rows, gradient, adds)
         for i in range(n_layers - 2, 0, -1):
             hidden_layer_backward(
-                network, kernels, i, n_rows, flat, memory, tile_rows, scratch.transposed, gradient, adds
+                network, layers, kernels, i, n_rows, flat, memory, tile_rows, transposed, gradient, adds
             )
     first_layer_backward(
-        network, kernels, samples, order, begin, tile, n_rows, memory, tile_rows, worker, scratch, gradient, adds
+        network, layers, kernels, samples, order, begin, tile, n_rows, memory, tile_rows, sorting, gradient, adds
     )
