@@ -12,8 +12,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from fastnet.backends.array_backend import NumpyBackend
-from fastnet.backends.numba_backend import plan
-from fastnet.backends.numba_backend.plan import NumbaPlan
+from fastnet.backends.numba_backend import NumbaBackend, plan
 from fastnet.data import Dataset
 from fastnet.optimizers import SGD
 from fastnet.testing import assert_close, make_problem, oracle
@@ -26,7 +25,7 @@ DTYPES = ("float32", "float64")
 # One that is not zero at zero, and one whose derivative needs what it was given.
 MIXED = ("sigmoid", "silu")
 
-N_SAMPLES, BATCH_SIZE, N_THREADS = 263, 100, 2
+N_SAMPLES, BATCH_SIZE = 263, 100
 
 
 @pytest.fixture(params=[(1, 512), (3, 64)], ids=["one group", "groups and tiles"])
@@ -67,11 +66,6 @@ def make(widths, form, dtype, batch_size=None):
     return replace(problem, spec=replace(problem.spec, network=network), dataset=dataset)
 
 
-def numba_plan(problem, n_threads=N_THREADS):
-    """A plan with as many threads as one likes, which the backend bounds by what Numba was started with."""
-    return NumbaPlan(problem.spec, problem.parameters, problem.dataset, n_threads)
-
-
 def assert_took_path(trained, widths, form):
     samples, packed = trained._samples, form not in ("numbers", "bytes")
     assert trained._layout.across == (widths == "across" and not packed)
@@ -99,7 +93,7 @@ def assert_parameters_close(actual, expected, dtype, longest_reduction):
 @pytest.mark.usefixtures("divided")
 def test_every_path_trains_as_the_reference_does(widths, form, dtype, batch_size):
     problem = make(widths, form, dtype, batch_size)
-    actual, expected = numba_plan(problem), oracle(problem).plan(NumpyBackend())
+    actual, expected = problem.plan(NumbaBackend(n_threads=2)), oracle(problem).plan(NumpyBackend())
     assert_took_path(actual, widths, form)
 
     (loss, gradients), (exact_loss, exact_gradients) = actual.loss_and_gradients(), expected.loss_and_gradients()
@@ -122,7 +116,7 @@ def test_every_path_trains_as_the_reference_does(widths, form, dtype, batch_size
 @pytest.mark.usefixtures("divided")
 def test_every_path_predicts_as_the_reference_does(widths, form, dtype):
     problem, exact = make(widths, form, dtype), oracle(make(widths, form, dtype))
-    actual = plan.predict(problem.spec.network, problem.parameters, problem.dataset.x, N_THREADS)
+    actual = NumbaBackend(n_threads=2).predict(problem.spec.network, problem.parameters, problem.dataset.x)
     expected = NumpyBackend().predict(exact.spec.network, exact.parameters, exact.dataset.x)
     assert_close(actual, expected, dtype=dtype, longest_reduction=N_SAMPLES)
 
@@ -137,10 +131,11 @@ def test_every_path_gives_the_same_bits_on_any_number_of_threads(widths, form, b
     order = None if batch_size is None else np.random.default_rng(0).permutation(N_SAMPLES)
     results = set()
     for n_threads in (1, 2, 3, 5, 5):
-        trained = numba_plan(problem, n_threads)
+        backend = NumbaBackend(n_threads=n_threads)
+        trained = problem.plan(backend)
         assert trained._workspace.n_workers == min(n_threads, 7 if batch_size is None else 3)
         losses = trained.run(np.full(3, 0.1), order).loss
-        outputs = plan.predict(problem.spec.network, problem.parameters, problem.dataset.x, n_threads)
+        outputs = backend.predict(problem.spec.network, problem.parameters, problem.dataset.x)
         loss, gradients = trained.loss_and_gradients()
         parts = losses, np.float64(loss), gradients.flat, trained.read_parameters().flat, outputs
         results.add(b"".join(part.tobytes() for part in parts))
@@ -155,7 +150,7 @@ def test_columns_that_need_four_bytes():
     for batch_size in (None, 1):
         spec = replace(problem.spec, batch_size=batch_size)
         actual, expected = replace(problem, spec=spec), oracle(problem)
-        loss, gradients = numba_plan(actual).loss_and_gradients()
+        loss, gradients = actual.plan(NumbaBackend()).loss_and_gradients()
         exact_loss, exact = expected.plan(NumpyBackend()).loss_and_gradients()
         assert_close(loss, exact_loss, dtype="float64", longest_reduction=4)
         assert_parameters_close(gradients, exact, "float64", 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 import pytest
 
@@ -42,6 +43,17 @@ def test_parameters_of_many_chunks(optimizer):
     problem = make_problem((90, 41, 37, 3), 30, optimizer=optimizer, dtype="float64", l2=0.1, input_scale=0.5)
     assert problem.parameters.flat.size > 2 * updates.CHUNK
     assert_runs_close(problem, 8, rate=0.01)
+
+
+def test_plans_have_the_threads_that_were_asked_for_as_far_as_there_is_work(monkeypatch):
+    """By default as many as Numba would start, which is what joblib limits."""
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 3)
+    large, small = make_problem((40, 33, 9, 4), 4000), make_problem()
+    for n_threads, n_workers in ((None, 3), (1, 1), (2, 2), (4, 4)):
+        backend = NumbaBackend(n_threads=n_threads)
+        assert f"{n_workers} thread" in backend.availability().reason
+        assert large.plan(backend)._workspace.n_workers == n_workers
+    assert small.plan(NumbaBackend())._workspace.n_workers == 1
 
 
 def test_predictions_do_not_depend_on_the_samples_beside_them():

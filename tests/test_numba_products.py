@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from itertools import cycle, product
+from pathlib import Path
 
 import llvmlite.binding
 import numpy as np
@@ -243,7 +244,7 @@ def test_products_with_the_registers_of_avx2():
     if not (features.get("avx2") and features.get("fma")):
         pytest.skip("this processor has no AVX2")
     environment = os.environ | {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
-    environment["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), *sys.path])  # noqa: PTH120
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     result = subprocess.run(
         [sys.executable, "-c", AVX2_SCRIPT], env=environment, capture_output=True, text=True, check=False, timeout=300
     )

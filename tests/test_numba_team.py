@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -29,10 +30,11 @@ SHAPES = {"wide": (40, 33, 9, 4), "across": (8, 7, 6, 3)}
 def trained_bits(shape="wide"):
     """Digest of what a fit on several threads leads to."""
     problem = make_problem(SHAPES[shape], 4000, optimizer=Adam())
-    plan = problem.plan(NumbaBackend())
-    assert plan._workspace.n_workers > 1
+    backend = NumbaBackend(n_threads=N_WORKERS)
+    plan = problem.plan(backend)
+    assert plan._workspace.n_workers == N_WORKERS
     losses = plan.run(np.full(20, 0.01)).loss
-    outputs = NumbaBackend().predict(problem.spec.network, problem.parameters, problem.dataset.x)
+    outputs = backend.predict(problem.spec.network, problem.parameters, problem.dataset.x)
     parts = losses, plan.read_parameters().flat, outputs
     return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
@@ -94,33 +96,31 @@ def check_that_an_error_of_one_worker_frees_the_others():
         assert n_helpers_alive() == 0
 
 
-class LimitedStart:
-    """`threading.Thread.start` of a system that has so many threads left."""
+@contextmanager
+def threads_left(number):
+    """A system that has so many threads left; yields what is left of them."""
+    start, left = threading.Thread.start, ["thread"] * number
 
-    def __init__(self, n_left):
-        self.n_left, self.start = n_left, threading.Thread.start
-
-    def __call__(self, thread):
-        if self.n_left == 0:
+    def start_if_any_is_left(thread):
+        if not left:
             raise RuntimeError("can't start new thread")
-        self.n_left -= 1
-        self.start(thread)
+        left.pop()
+        start(thread)
 
-    def __get__(self, thread, kind=None):
-        return lambda: self(thread)
+    with patch.object(threading.Thread, "start", start_if_any_is_left):
+        yield left
 
 
 def check_that_fewer_threads_give_the_same():
     expected = trained_bits()
     for n_left in (0, 1, 2):
-        with patch.object(threading.Thread, "start", LimitedStart(n_left)):
+        with threads_left(n_left):
             seen = []
             run_team(N_WORKERS, lambda worker, n_workers, meeting, seen=seen: seen.append((worker, n_workers)))
             assert sorted(seen) == [(worker, n_left + 1) for worker in range(n_left + 1)]
-        limited = LimitedStart(n_left)
-        with patch.object(threading.Thread, "start", limited):
+        with threads_left(n_left) as left:
             assert trained_bits() == expected
-        assert limited.n_left == 0
+            assert not left
     assert n_helpers_alive() == 0
 
 
@@ -166,8 +166,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doe
 )
 def test_team(check):
     script = f"import test_numba_team as tests; tests.{check.__name__}(); print('right')"
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    environment = os.environ | {"NUMBA_NUM_THREADS": str(N_WORKERS), "PYTHONPATH": path}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     result = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=TIME_LIMIT
     )

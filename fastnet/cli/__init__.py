@@ -6,6 +6,7 @@ Results go to standard output, progress and messages to standard error. Exit cod
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib import import_module
 from typing import Any
@@ -53,7 +54,23 @@ class _Group(click.Group):
             sys.exit(1 if isinstance(error, DivergenceError) else 2)
 
 
+class _Announcement(logging.Handler):
+    """Shows on standard error why it takes a while before training begins."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"fastnet: {record.getMessage()}", err=True)
+
+
+def _announce_compiling() -> None:
+    logger = logging.getLogger("fastnet.compiling")
+    if not logger.handlers:
+        logger.addHandler(_Announcement())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fastnet")
 def main() -> None:
     """Train multilayer perceptrons as fast as the hardware allows, on CPU or GPU."""
+    _announce_compiling()

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from fastnet.backends.interface import Availability
 from fastnet.backends.numba_backend import plan
 from fastnet.backends.numba_backend.plan import NumbaPlan
-from fastnet.backends.numba_backend.threads import resolve_thread_count
 from fastnet.data import Dataset
 from fastnet.errors import BackendUnavailableError
 from fastnet.parameters import Parameters
 from fastnet.spec import NetworkSpec, TrainingSpec
 
 __all__ = ["NumbaBackend"]
+
+_numba_config: Any = numba.config  # type checkers do not see what it gets from the environment
 
 
 class NumbaBackend:
@@ -27,8 +28,8 @@ class NumbaBackend:
     device : str
         "auto" or "cpu".
     n_threads : int or None
-        Threads that share the work. None takes as many as Numba starts, which ``NUMBA_NUM_THREADS`` can change, and
-        which a larger number is reduced to. The results are the same bits for any number.
+        Threads that share the work. None takes one for each CPU that the process may use, or ``NUMBA_NUM_THREADS``. The
+        results are the same bits for any number.
 
     Raises
     ------
@@ -41,7 +42,8 @@ class NumbaBackend:
     def __init__(self, device: str = "auto", n_threads: int | None = None) -> None:
         if device not in ("auto", "cpu"):
             raise BackendUnavailableError(f"backend 'numba' runs on the CPU, not on {device!r}: use backend='cupy'")
-        self._n_threads = resolve_thread_count(n_threads)
+        # What Numba would start: joblib limits it for its workers, so that they do not get in each other's way.
+        self._n_threads = n_threads or _numba_config.NUMBA_NUM_THREADS
 
     def availability(self) -> Availability:
         """Available wherever Numba can be imported."""

@@ -112,6 +112,9 @@ def load_labels(given, _targets, order, begin, n_rows, labels, _rows):
 def load_targets(_labels, given, order, begin, n_rows, _row, targets):
     """Targets (C, S) of B samples from position `begin` on, of those given sample by sample (N * C,)."""
     n_outputs = targets.shape[0]
+    if n_outputs == 1:  # a step that is known to be one makes vectors
+        load_column(given, order, begin, n_rows, targets[0])
+        return
     for c in range(n_outputs):
         load_column(given[c::n_outputs], order, begin, n_rows, targets[c])
 

@@ -32,8 +32,8 @@ _LARGEST_DENSITY = 0.35
 # What bytes are divided by before they come here: pixels by 255 or 256, scikit-learn's digits by 16.
 _DIVISORS = (1, 255, 256, 16)
 
-# Numbers that are looked at together, so that what is made on the way takes little memory.
-_PART = 2**20
+# Numbers, and rows, that are looked at together, so that what is made on the way takes little memory.
+_NUMBERS_OF_PART, _ROWS_OF_PART = 2**20, 2**12
 
 # Rows that are looked at first, so that dense data are not read to the end.
 _N_PROBED = 256
@@ -66,8 +66,7 @@ def pack_rows(x: Any, dtype: np.dtype) -> PackedRows | None:
         return _in_bytes(values, columns, row_starts)
     if x.size == 0 or np.count_nonzero(x[:_N_PROBED]) > 2 * _LARGEST_DENSITY * x[:_N_PROBED].size:
         return None
-    counts = np.empty(x.shape[0], np.int64)
-    _count_non_zeros(x, counts)
+    counts = np.concatenate([np.count_nonzero(x[part], axis=1) for part in _parts(len(x), _ROWS_OF_PART)])
     if counts.sum() > _LARGEST_DENSITY * x.size:
         return None
     row_starts = _starts_of_rows(counts)
@@ -81,16 +80,16 @@ def _in_bytes(values: NDArray, columns: NDArray, row_starts: NDArray) -> PackedR
     if values.dtype != np.uint8:
         for divisor in _DIVISORS:
             whole = np.empty(values.shape, np.uint8)
-            if all(_fill_whole(values[part], divisor, whole[part]) for part in _parts(len(values))):
+            if all(_fill_whole(values[part], divisor, whole[part]) for part in _parts(len(values), _NUMBERS_OF_PART)):
                 return PackedRows(whole, columns, row_starts, 1 / divisor)
     return PackedRows(values, columns, row_starts, 1.0)
 
 
-def _parts(size: int) -> Iterator[slice]:
-    """Slices that cover `size` numbers; the first is short, as most data that are not whole do not get past it."""
-    yield slice(0, _PART // 64)
-    for start in range(_PART // 64, size, _PART):
-        yield slice(start, start + _PART)
+def _parts(size: int, longest: int) -> Iterator[slice]:
+    """Slices that cover `size` numbers; the first is short, as most data that are not what they might be fail there."""
+    yield slice(0, longest // 64)
+    for start in range(longest // 64, size, longest):
+        yield slice(start, start + longest)
 
 
 def _fill_whole(values: NDArray, divisor: int, whole: NDArray[np.uint8]) -> bool:
@@ -145,15 +144,6 @@ def transpose_tiles(x: NDArray, bounds: TileBounds, tile_rows: int, row_multiple
         size = -(-(end - begin) // row_multiple) * row_multiple
         slot[: size * n_features].reshape(n_features, size)[:, : end - begin] = x[begin:end].T
     return slots
-
-
-@compiled
-def _count_non_zeros(x, counts):
-    for i in range(x.shape[0]):
-        n = 0
-        for j in range(x.shape[1]):
-            n += x[i, j] != 0
-        counts[i] = n
 
 
 @compiled
