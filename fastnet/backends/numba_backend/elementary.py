@@ -159,14 +159,14 @@ def _log_32(x):
     n, m = exponent_of(x), mantissa_of(x)
     one = np.float32(1)
     result = n * _LOG_2_HIGH_32 + (n * _LOG_2_LOW_32 + _twice_atanh_32((m - one) / (m + one)))
-    return result if x <= np.float32(3e38) else x  # NaN and infinity stay what they are
+    return result if x < np.float32(np.inf) else x  # NaN and infinity stay what they are
 
 
 @kernel
 def _log_64(x):
     n, m = exponent_of(x), mantissa_of(x)
     result = n * _LOG_2_HIGH_64 + (n * _LOG_2_LOW_64 + _twice_atanh_64((m - 1.0) / (m + 1.0)))
-    return result if x <= 1e308 else x
+    return result if x < np.inf else x
 
 
 @kernel
@@ -195,7 +195,7 @@ def _tanh_64(x):
 
 
 def exp_of_nonpositive(x):
-    """``exp(x)`` for x <= 0; 0 below the smallest normal number; NaN stays NaN."""
+    """``exp(x)`` for x <= 0; 0 where that is hardly a normal number, below -87.33 or -708.3; NaN stays NaN."""
     return np.exp(x)
 
 

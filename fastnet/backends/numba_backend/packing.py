@@ -94,7 +94,8 @@ def _parts(size: int, longest: int) -> Iterator[slice]:
 
 def _fill_whole(values: NDArray, divisor: int, whole: NDArray[np.uint8]) -> bool:
     """Fill `whole` with ``values * divisor``; False if dividing it again does not give the same values."""
-    scaled = np.rint(values * values.dtype.type(divisor))
+    with np.errstate(over="ignore"):  # what becomes infinite is no whole number up to 255
+        scaled = np.rint(values * values.dtype.type(divisor))
     if scaled.size and not (scaled.min() >= 0 and scaled.max() <= np.iinfo(np.uint8).max):
         return False
     whole[:] = scaled

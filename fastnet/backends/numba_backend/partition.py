@@ -29,10 +29,12 @@ _FEW_GROUPS, _ROWS_OF_LARGE, _LARGE = 4, 32, 2**17
 # Memory for the gradients of all groups together.
 _GROUP_BYTES = 2**28
 
-# Rows of a tile: as few as keep products efficient, more where all layers are so narrow that the tile still fits in the
-# innermost cache, and no more than packed rows can be counted in a byte.
+# Rows of a tile: as few as keep products efficient; more where all layers are so narrow that the tile still fits in the
+# innermost cache, or so wide that their gradient fits in none, and should not pass too often; and no more than packed
+# rows can be counted in a byte.
 _FEWEST_TILE_ROWS, _MOST_TILE_ROWS, _MOST_PACKED_ROWS = 256, 1024, 256
 _TILE_BYTES = 2**15
+_WIDE_ROW_BYTES, _MOST_WIDE_ROWS, _WIDE_TILE_BYTES = 2**12, 768, 2**24
 
 # Tiles have a multiple of this many rows, so that every part of a tile starts at a cache line.
 _ROW_MULTIPLE = 64
@@ -64,6 +66,9 @@ def count_groups(n_rows: int, layout: ParameterLayout, itemsize: int) -> int:
 
 def count_tile_rows(n_rows: int, n_columns: int, itemsize: int, *, packed: bool) -> int:
     """Most rows of a tile of `n_columns` numbers each, for groups of at most `n_rows` rows."""
-    fitting = max(_FEWEST_TILE_ROWS, min(_MOST_TILE_ROWS, _TILE_BYTES // (n_columns * itemsize)))
+    row_bytes = n_columns * itemsize
+    is_wide = row_bytes >= _WIDE_ROW_BYTES
+    most, most_bytes = (_MOST_WIDE_ROWS, _WIDE_TILE_BYTES) if is_wide else (_MOST_TILE_ROWS, _TILE_BYTES)
+    fitting = max(_FEWEST_TILE_ROWS, min(most, most_bytes // row_bytes))
     rows = min(max(n_rows, 1), _MOST_PACKED_ROWS if packed else fitting)
     return -(-rows // _ROW_MULTIPLE) * _ROW_MULTIPLE

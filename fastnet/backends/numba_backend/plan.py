@@ -79,9 +79,9 @@ class NumbaPlan:
         self._remembered = dict(zip(remembered, (self._state.first, self._state.second), strict=False))
         self._n_updates = 0
         self._packs = packed is not None
-        self._storage = _describe_storage(dataset.x, packed)
         self._longest_row = int(np.diff(packed.row_starts).max()) if packed else 0
         self._workspace = self._make_workspace(self._batch_rows)
+        self._detail = self._describe(dataset.x, packed)
         self._samples = self._lay_out_samples(spec, dataset, packed)
         kernels = choose_kernels(
             spec.network, spec.task, self._layout, self._samples, packed,
@@ -155,11 +155,14 @@ class NumbaPlan:
     @property
     def detail(self) -> str:
         """See :attr:`fastnet.backends.interface.TrainingPlan.detail`."""
+        return self._detail
+
+    def _describe(self, x: Any, packed: PackedRows | None) -> str:
         layout = "samples across vectors" if self._layout.across else "units along vectors"
         n_workers, scratch, sums = self._workspace
         return (
-            f"{self._storage}; {layout}; batches of {self._batch_rows:,} in {len(sums.losses)} groups of rows, "
-            f"tiles of up to {scratch.tile_rows} rows; {n_workers} thread{'s' if n_workers > 1 else ''}"
+            f"{_describe_storage(x, packed)}; {layout}; batches of {self._batch_rows:,} in {len(sums.losses)} groups "
+            f"of rows, tiles of up to {scratch.tile_rows} rows; {n_workers} thread{'s' if n_workers > 1 else ''}"
         )
 
     def run(self, learning_rates: Sequence[float] | NDArray, order: NDArray[np.int64] | None = None) -> StepMetrics:
