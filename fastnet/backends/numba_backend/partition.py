@@ -14,8 +14,9 @@ __all__ = ["count_groups", "count_tile_rows", "share_start", "whole_vectors"]
 _GROUP_COUNTS = (48, 32, 16, 8, 4, 2, 1)
 
 # A group is worth a thread's while from this many multiply-adds of a forward pass on: some microseconds with the
-# backward pass, where a meeting of threads takes a fraction of one.
-_GROUP_WORK = 2**15
+# backward pass, where a meeting of threads takes a fraction of one. Narrow networks take longer for each, but want long
+# tiles, so that little of the time is spent between them.
+_GROUP_WORK = 2**17
 
 # What else is done for each number of a layer (its bias, its activation, its share of the loss), in multiply-adds.
 _WORK_PER_UNIT = 16
@@ -29,11 +30,11 @@ _FEW_GROUPS, _ROWS_OF_LARGE, _LARGE = 4, 32, 2**17
 # Memory for the gradients of all groups together.
 _GROUP_BYTES = 2**28
 
-# Rows of a tile: as few as keep products efficient; more where all layers are so narrow that the tile still fits in the
-# innermost cache, or so wide that their gradient fits in none, and should not pass too often; and no more than packed
+# Rows of a tile: as few as keep products efficient; more where all layers are so narrow that the tile still fits in a
+# near cache, or so wide that their gradient fits in none, and should not pass too often; and no more than packed
 # rows can be counted in a byte.
-_FEWEST_TILE_ROWS, _MOST_TILE_ROWS, _MOST_PACKED_ROWS = 256, 1024, 256
-_TILE_BYTES = 2**15
+_FEWEST_TILE_ROWS, _MOST_TILE_ROWS, _MOST_PACKED_ROWS = 256, 2048, 256
+_TILE_BYTES = 2**17
 _WIDE_ROW_BYTES, _MOST_WIDE_ROWS, _WIDE_TILE_BYTES = 2**12, 768, 2**24
 
 # Tiles have a multiple of this many rows, so that every part of a tile starts at a cache line.
