@@ -1,7 +1,7 @@
 """How functions are compiled: the options they share, what is compiled by itself, and a cache on disk.
 
 Numba optimises a function anew in everything that calls it, directly or not. So kernels are compiled each by itself,
-when a network first needs them, and called by address; what is called from one place only is inlined before it is typed.
+when a network first needs them, and called by address; what only one place calls is inlined before it is typed.
 """
 
 from __future__ import annotations
