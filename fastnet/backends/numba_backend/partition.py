@@ -14,7 +14,7 @@ __all__ = ["count_groups", "count_tile_rows", "share_start", "whole_vectors"]
 _GROUP_COUNTS = (48, 32, 16, 8, 4, 2, 1)
 
 # A group is worth a thread's while from this many multiply-adds of a forward pass on: some microseconds with the
-# backward pass, where a meeting of threads takes a fraction of one. Narrow networks take longer for each, but want long
+# backward pass. Narrow networks take longer for each, but want long
 # tiles, so that little of the time is spent between them.
 _GROUP_WORK = 2**17
 
