@@ -51,6 +51,8 @@ class Network:
         Over samples. Within a sample losses are summed over outputs; the squared error is half the squared difference.
     l2 : float
         Adds ``l2 / 2`` times the sum of squared weights to the loss.
+    l2_averaged : bool
+        Divide that penalty by the number of samples of the step, or the sum of their weights: scikit-learn's ``alpha``.
     input_scale : float
         Multiplies every feature; ``1/255`` lets ``uint8`` pixels be used as they are.
     dtype : {"float32", "float64"}
@@ -105,6 +107,7 @@ class Network:
         bias: bool = True,
         reduction: str = "mean",
         l2: float = 0.0,
+        l2_averaged: bool = False,
         input_scale: float = 1.0,
         dtype: str = "float32",
         init: str | Sequence[ArrayLike] = "glorot_uniform",
@@ -114,7 +117,9 @@ class Network:
         n_threads: int | None = None,
         seed: int | RandomSource | None = None,
     ) -> None:
-        self.spec = describe_network(layer_sizes, activation, output, loss, bias, reduction, l2, input_scale, dtype)
+        self.spec = describe_network(
+            layer_sizes, activation, output, loss, bias, reduction, l2, l2_averaged, input_scale, dtype
+        )
         random, later_seed = random_source(seed)
         layout = ParameterLayout.of(self.spec)
         self._parameters = initialize(layout, init, bias_init, random, self.spec.dtype)

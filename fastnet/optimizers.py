@@ -118,7 +118,7 @@ class SGD:
     learning_rate : float or schedule
         Step length, or one of the schedules of this module.
     momentum : float
-        In [0, 1). Zero is plain gradient descent.
+        In [0, 1]. Zero is plain gradient descent; one never forgets a gradient.
     nesterov : bool
         Look ahead along the momentum (Sutskever et al. 2013). Needs ``momentum > 0``.
 
@@ -134,7 +134,8 @@ class SGD:
 
     def __post_init__(self) -> None:
         _require_learning_rate(self)
-        _require_fraction(self, "momentum")
+        if not (_is_number(self.momentum) and 0 <= self.momentum <= 1):
+            raise SpecError(f"SGD: momentum must be in [0, 1], got {self.momentum!r}")
         if self.nesterov and self.momentum == 0:
             raise SpecError("SGD: nesterov=True needs momentum > 0, for example momentum=0.9")
 

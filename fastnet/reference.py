@@ -28,6 +28,7 @@ __all__ = [
     "count_correct",
     "initial_state",
     "loss_and_gradients",
+    "mean_scale",
     "predict",
     "reduce_samples",
     "sgd_update",
@@ -252,12 +253,16 @@ def reduce_samples(
     loss = losses.sum(dtype=xp.float64)
     if reduction == "sum":
         return loss, d_logits
+    scale = mean_scale(len(losses), sample_weight, xp=xp)
+    return loss * scale, d_logits * (scale if sample_weight is None else scale.astype(d_logits.dtype))
+
+
+def mean_scale(n_samples: int, sample_weight: Array | None, *, xp: Any) -> Array:
+    """What turns a sum over samples into their mean, a scalar: ``1 / N`` or ``1 / sum_i w_i``; 1 where all are 0."""
     if sample_weight is None:
-        scale = 1 / len(losses)
-        return loss * scale, d_logits * scale
+        return 1 / n_samples
     total = sample_weight.sum(dtype=xp.float64)
-    scale = 1 / xp.where(total == 0, 1, total)
-    return loss * scale, d_logits * scale.astype(d_logits.dtype)
+    return 1 / xp.where(total == 0, 1, total)
 
 
 class Operations:
@@ -292,9 +297,12 @@ class Operations:
         losses, d_logits = HEAD_FUNCTIONS[network.output, network.loss](logits, targets, xp=self.xp)
         return *reduce_samples(network.reduction, losses, d_logits, sample_weight, xp=self.xp), n_correct
 
-    def penalty(self, l2: float, weights: Array, d_weights: Array) -> Array:
-        """``l2 / 2 * sum(weights ** 2)`` (scalar) for all weights (M,); its gradient is added to d_weights (M,)."""
-        d_weights += l2 * weights
+    def penalty(self, l2: Array, weights: Array, d_weights: Array) -> Array:
+        """``l2 / 2 * sum(weights ** 2)`` (scalar) for all weights (M,); its gradient is added to d_weights (M,).
+
+        `l2` is a scalar: a float, or float64 of `xp`.
+        """
+        d_weights += self.xp.asarray(l2, weights.dtype) * weights
         return 0.5 * l2 * (weights * weights).sum(dtype=self.xp.float64)
 
     def update(
@@ -376,10 +384,11 @@ def predict(network: NetworkSpec, layout: ParameterLayout, flat: Array, x: Array
 
 def loss_and_gradients(
     spec: TrainingSpec, flat: Array, x: Array, targets: Array, sample_weight: Array | None, operations: Operations
-) -> tuple[Array, Array, Array]:
-    """Objective in nats (scalar), its gradient (P,), and the number of right predictions (scalar).
+) -> tuple[Array, Array, Array, Array]:
+    """Objective in nats, the penalty's part of it, its gradient (P,), and the number of right predictions.
 
-    The objective is the sample losses' mean or sum (:func:`reduce_samples`) and ``l2 / 2 * sum(weight ** 2)``.
+    The objective is the sample losses' mean or sum (:func:`reduce_samples`) and ``l2 / 2 * sum(weight ** 2)``, which
+    ``l2_averaged`` multiplies by :func:`mean_scale`.
     """
     network = spec.network
     layout = ParameterLayout.of(network)
@@ -396,6 +405,8 @@ def loss_and_gradients(
         d_z = operations.activation_backward(network.activations[layer - 1], d_h, z, h)
     operations.affine_backward(x, d_z, network.input_scale, d_weights[0], d_biases[0])
 
+    penalty = 0.0
     if network.l2:
-        loss = loss + operations.penalty(network.l2, flat[: layout.n_weights], gradient[: layout.n_weights])
-    return loss, gradient, n_correct
+        scale = mean_scale(len(logits), sample_weight, xp=operations.xp) if network.l2_averaged else 1.0
+        penalty = operations.penalty(network.l2 * scale, flat[: layout.n_weights], gradient[: layout.n_weights])
+    return loss + penalty, penalty, gradient, n_correct

@@ -65,6 +65,9 @@ class NetworkSpec:
         Over samples. Within a sample, losses are always summed over outputs.
     l2 : float
         Adds ``l2 / 2`` times the sum of squared weights (not biases) to the reduced loss.
+    l2_averaged : bool
+        Divide that penalty, like the losses, by the number of samples of the step, or the sum of their weights, as
+        scikit-learn does with its ``alpha``: the smaller the batch, the stronger it is. Needs reduction "mean".
     input_scale : float
         Every feature is multiplied by it on the way in, so that ``uint8`` pixels need no float copy.
     dtype : {"float32", "float64"}
@@ -85,6 +88,7 @@ class NetworkSpec:
     l2: float = 0.0
     input_scale: float = 1.0
     dtype: str = "float32"
+    l2_averaged: bool = False
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -98,6 +102,8 @@ class NetworkSpec:
             raise SpecError("a softmax over one output is always 1: use output='sigmoid', or one output per class")
         if not (math.isfinite(self.l2) and self.l2 >= 0):
             raise SpecError(f"l2 must be finite and not negative, got {self.l2!r}")
+        if self.l2_averaged and self.reduction != "mean":
+            raise SpecError(f"l2_averaged=True needs reduction='mean', got {self.reduction!r}")
         if not (math.isfinite(self.input_scale) and self.input_scale != 0):
             raise SpecError(f"input_scale must be finite and not zero, got {self.input_scale!r}")
 
@@ -163,6 +169,7 @@ def describe_network(
     bias: bool,
     reduction: str,
     l2: float,
+    l2_averaged: bool,
     input_scale: float,
     dtype: Any,
 ) -> NetworkSpec:
@@ -178,6 +185,7 @@ def describe_network(
             bias=bool(bias),
             reduction=reduction,
             l2=float(l2),
+            l2_averaged=bool(l2_averaged),
             input_scale=float(input_scale),
             dtype=str(dtype) if isinstance(dtype, str | None) else np.dtype(dtype).name,
         )

@@ -164,7 +164,7 @@ def test_learning_rates_that_are_none_are_refused(optimizer, bad):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda bad: SGD(momentum=bad), r"momentum must be in \[0, 1\)"),
+        (lambda bad: SGD(momentum=bad), r"momentum must be in \[0, 1\]"),
         (lambda bad: Adam(beta_1=bad), r"beta_1 must be in \[0, 1\)"),
         (lambda bad: Adam(beta_2=bad), r"beta_2 must be in \[0, 1\)"),
         (lambda bad: Adam(epsilon=bad), "epsilon must be positive"),

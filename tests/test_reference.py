@@ -32,7 +32,7 @@ EXPECTED_ACTIVATIONS = {
 
 
 def objective(problem, flat):
-    loss, gradient, _ = reference.loss_and_gradients(
+    loss, _, gradient, _ = reference.loss_and_gradients(
         problem.spec,
         flat,
         problem.dataset.x,

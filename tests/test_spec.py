@@ -38,6 +38,7 @@ def network(**options):
         ({"l2": -1e-9}, "l2 must be finite and not negative"),
         ({"l2": float("nan")}, "l2 must be finite"),
         ({"l2": float("inf")}, "l2 must be finite"),
+        ({"l2": 0.1, "l2_averaged": True, "reduction": "sum"}, "l2_averaged=True needs reduction='mean'"),
         ({"input_scale": 0.0}, "input_scale must be finite and not zero"),
         ({"input_scale": float("nan")}, "input_scale must be finite"),
     ],
@@ -66,6 +67,7 @@ def test_equal_specifications_are_one_key_and_different_ones_are_not():
     variants = [
         {},
         {"l2": 0.1},
+        {"l2": 0.1, "l2_averaged": True},
         {"bias": False},
         {"dtype": "float64"},
         {"reduction": "sum"},

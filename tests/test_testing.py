@@ -40,7 +40,7 @@ class StaleLoss:
         metrics = super().run(learning_rates, order)
         after, _ = self.loss_and_gradients()
         losses = np.append(metrics.loss[1:], after)
-        return StepMetrics(lambda: (losses, metrics.n_correct))
+        return StepMetrics(lambda: (losses, metrics.penalty, metrics.n_correct))
 
 
 class MissingBiasGradient:
@@ -67,7 +67,8 @@ class SkippedLastBatch:
         if order is None or len(order) % size == 0:
             return super().run(learning_rates, order)
         whole = super().run(learning_rates[:-1], order[: -(len(order) % size)])
-        return StepMetrics(lambda: (np.append(whole.loss, whole.loss[-1]), np.append(whole.n_correct, 0)))
+        figures = whole.loss, whole.penalty, whole.n_correct
+        return StepMetrics(lambda: tuple(np.append(figure, figure[-1]) for figure in figures))
 
 
 class Zeros:
@@ -75,10 +76,18 @@ class Zeros:
         return 0.0, Parameters(self._layout, dtype=self._spec.network.dtype)
 
 
+class MissingPenalty:
+    """Reports no penalty, though the loss has it."""
+
+    def run(self, learning_rates, order=None):
+        metrics = super().run(learning_rates, order)
+        return StepMetrics(lambda: (metrics.loss, np.zeros_like(metrics.loss), metrics.n_correct))
+
+
 class OffByOneCount:
     def run(self, learning_rates, order=None):
         metrics = super().run(learning_rates, order)
-        return StepMetrics(lambda: (metrics.loss, metrics.n_correct + 1))
+        return StepMetrics(lambda: (metrics.loss, metrics.penalty, metrics.n_correct + 1))
 
 
 class UpdatingGradients:
@@ -130,7 +139,7 @@ class NeverClosed:
 class SwallowedNan:
     def run(self, learning_rates, order=None):
         metrics = super().run(learning_rates, order)
-        return StepMetrics(lambda: (np.nan_to_num(metrics.loss), metrics.n_correct))
+        return StepMetrics(lambda: (np.nan_to_num(metrics.loss), metrics.penalty, metrics.n_correct))
 
 
 class NothingToSay:
@@ -156,6 +165,7 @@ class ChangesItsStory:
         (ScalarBiasGradient, "gradients-"),
         (SkippedLastBatch, "trajectory-last-batch-partial"),
         (Zeros, "gradients-"),
+        (MissingPenalty, "trajectory-batches-adam-l2"),
         (OffByOneCount, "trajectory-sgd"),
         (UpdatingGradients, "gradients-"),
         (WeightsIgnored, "gradients-weighted"),

@@ -107,19 +107,19 @@ class ArrayPlan:
         self._require_open()
         xp, n_steps = self._library.xp, len(learning_rates)
         with self._library.scope(), np.errstate(all="ignore"):  # divergence is found, and told, by the training loop
-            loss = xp.empty(n_steps, xp.float64)
+            loss, penalty = xp.empty((2, n_steps), xp.float64)
             n_correct = xp.empty(n_steps, xp.int64)
             rows = None if order is None else self._library.to_device(order)
             for step, rate in enumerate(learning_rates):
                 batch = self._batch(rows, step)
-                loss[step], gradient, n_correct[step] = reference.loss_and_gradients(
+                loss[step], penalty[step], gradient, n_correct[step] = reference.loss_and_gradients(
                     self._spec, self._flat, *batch, self._library.operations
                 )
                 self._n_updates += 1
                 self._library.operations.update(
                     self._spec, self._flat, gradient, self._state, float(rate), self._n_updates
                 )
-        return StepMetrics(lambda: self._to_host(loss, n_correct))
+        return StepMetrics(lambda: self._to_host(loss, penalty, n_correct))
 
     def _batch(self, rows: Array | None, step: int) -> tuple[Array, Array, Array | None]:
         """X (B, D), targets and weights of one step."""
@@ -130,16 +130,17 @@ class ArrayPlan:
         x = self._library.take_rows(self._x, batch, self._spec.network.dtype)
         return x, self._targets[batch], weight
 
-    def _to_host(self, loss: Array, n_correct: Array) -> tuple[NDArray, NDArray]:
+    def _to_host(self, loss: Array, penalty: Array, n_correct: Array) -> tuple[NDArray, NDArray, NDArray]:
+        to_host = self._library.to_host
         with self._library.scope():
-            return self._library.to_host(loss), self._library.to_host(n_correct)
+            return to_host(loss), to_host(penalty), to_host(n_correct)
 
     def loss_and_gradients(self) -> tuple[float, Parameters]:
         """See :meth:`fastnet.backends.interface.TrainingPlan.loss_and_gradients`."""
         self._require_open()
         with self._library.scope(), np.errstate(all="ignore"):
             x = self._library.as_floats(self._x, self._spec.network.dtype)
-            loss, gradient, _ = reference.loss_and_gradients(
+            loss, _, gradient, _ = reference.loss_and_gradients(
                 self._spec, self._flat, x, self._targets, self._sample_weight, self._library.operations
             )
             return float(loss), Parameters(self._layout, self._library.to_host(gradient))

@@ -43,28 +43,30 @@ class Availability:
 
 
 class StepMetrics:
-    """Loss and correct predictions of each step of a run; they stay on the device until one of them is read.
+    """Figures of each step of a run; they stay on the device until one of them is read.
 
     Parameters
     ----------
     fetch : callable
-        Returns the loss (S,) and the number of correct predictions (S,) as arrays on the host.
+        Returns the loss, the penalty and the number of correct predictions, each (S,), as arrays on the host.
 
     Attributes
     ----------
     loss : ndarray (S,) of float64
         The objective in nats, the l2 penalty included, at the parameters *before* each update.
+    penalty : ndarray (S,) of float64
+        The l2 penalty's part of it.
     n_correct : ndarray (S,) of int64
         Correct predictions among the samples of each step; zeros for regression.
     """
 
-    def __init__(self, fetch: Callable[[], tuple[Any, Any]]) -> None:
+    def __init__(self, fetch: Callable[[], tuple[Any, Any, Any]]) -> None:
         self._fetch = fetch
 
     @cached_property
-    def _arrays(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        loss, n_correct = self._fetch()
-        return np.asarray(loss, np.float64), np.asarray(n_correct, np.int64)
+    def _arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        loss, penalty, n_correct = self._fetch()
+        return np.asarray(loss, np.float64), np.asarray(penalty, np.float64), np.asarray(n_correct, np.int64)
 
     @property
     def loss(self) -> NDArray[np.float64]:
@@ -72,9 +74,14 @@ class StepMetrics:
         return self._arrays[0]
 
     @property
+    def penalty(self) -> NDArray[np.float64]:
+        """Penalty's part of the objective in nats before each update (S,)."""
+        return self._arrays[1]
+
+    @property
     def n_correct(self) -> NDArray[np.int64]:
         """Correct predictions in each step (S,)."""
-        return self._arrays[1]
+        return self._arrays[2]
 
 
 class TrainingPlan(Protocol):

@@ -29,6 +29,7 @@ _KEYS: dict[str, dict[str, Kind]] = {
         "bias": _SWITCH,
         "reduction": _TEXT,
         "l2": _NUMBER,
+        "l2_averaged": _SWITCH,
         "input_scale": ((int, float, str), 'a number or a fraction like "1/255"'),
         "dtype": _TEXT,
         "init": ((str, dict), "text or a table"),

@@ -57,21 +57,27 @@ def check_gradients(backend: Backend, **options: Any) -> None:
 
 
 def check_trajectory(backend: Backend, n_steps: int = 12, **options: Any) -> None:
-    """Loss and correct predictions of every step, and the parameters at the end, against the reference."""
+    """Loss, penalty and correct predictions of every step, and the parameters at the end, against the reference."""
     problem = make_problem(**options)
     plan, exact = problem.plan(backend), oracle(problem).plan(NumpyBackend())
     rates = np.linspace(0.1, 0.02, n_steps) * (0.1 if isinstance(problem.spec.optimizer, Adam) else 1.0)
-    losses, expected_losses = [], []
+    losses, expected_losses, penalties, expected_penalties = [], [], [], []
     for part, order in _runs(problem, rates):
         metrics, expected = plan.run(part, order), exact.run(part, order)
         losses.append(metrics.loss)
         expected_losses.append(expected.loss)
+        penalties.append(metrics.penalty)
+        expected_penalties.append(expected.penalty)
         assert np.array_equal(metrics.n_correct, expected.n_correct), (
             f"correct predictions {metrics.n_correct}, expected {expected.n_correct}"
         )
     # An error made in one step is carried into all that follow, hence one more factor than for a single gradient.
     depth, dtype = problem.longest_reduction * n_steps**2, problem.spec.network.dtype
-    assert_close(np.concatenate(losses), np.concatenate(expected_losses), dtype=dtype, longest_reduction=depth)
+    for actual, reference, name in (
+        (losses, expected_losses, "losses"),
+        (penalties, expected_penalties, "penalties"),
+    ):
+        assert_close(np.concatenate(actual), np.concatenate(reference), dtype=dtype, longest_reduction=depth, name=name)
     _assert_parameters_close(plan.read_parameters(), exact.read_parameters(), depth, "trajectory")
     state, expected_state = plan.read_state(), exact.read_state()
     assert state.keys() == expected_state.keys(), f"state {sorted(state)}, expected {sorted(expected_state)}"

@@ -70,7 +70,7 @@ class CupyOperations(Operations):
         kernel(logits, targets, weight, total, n_outputs, losses, d_logits, correct)
         return losses.sum(), d_logits, correct.sum(dtype=cupy.int64)
 
-    def penalty(self, l2: float, weights: Array, d_weights: Array) -> Array:
+    def penalty(self, l2: Array, weights: Array, d_weights: Array) -> Array:
         """See :meth:`fastnet.reference.Operations.penalty`."""
         _, penalties = kernels.L2_PENALTY(weights, l2, d_weights, cupy.empty(len(weights), cupy.float64))
         return penalties.sum()

@@ -61,6 +61,7 @@ def code_network(
         layout.n_columns,
         is_mean=network.reduction == "mean",
         l2=float(network.l2),
+        l2_averaged=network.l2_averaged,
         input_scale=float(network.input_scale) * (packed.scale if packed else 1.0),
         first_weight_size=layout.first_weight_size,
         n_weights=layout.n_weights,

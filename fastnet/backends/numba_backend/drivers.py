@@ -15,6 +15,7 @@ from fastnet.backends.numba_backend.records import Step
 from fastnet.backends.numba_backend.sparse import sample_at
 from fastnet.backends.numba_backend.team import wait_for_all
 from fastnet.backends.numba_backend.tiles import matrix_view
+from fastnet.backends.numba_backend.updates import step_l2
 from fastnet.backends.numba_backend.views import numbers_at
 
 __all__ = ["predict_share", "run_steps"]
@@ -67,7 +68,8 @@ def run_steps(
             squares = 0.0
             for chunk in range(state.penalties.size):
                 squares += state.penalties[chunk]
-            run.losses[i] += 0.5 * network.l2 * squares
+            run.penalties[i] = 0.5 * step_l2(network, step) * squares
+            run.losses[i] += run.penalties[i]
 
 
 @compiled

@@ -171,7 +171,7 @@ class NumbaPlan:
         rates = np.array(learning_rates, np.float64)
         run = self._call(self._optimizer, rates, order, self._batch_rows, self._workspace)
         self._n_updates += len(rates)
-        metrics = run.losses, run.n_correct  # and not `run`, which holds the order too
+        metrics = run.losses, run.penalties, run.n_correct  # and not `run`, which holds the order too
         return StepMetrics(lambda: metrics)
 
     def loss_and_gradients(self) -> tuple[float, Parameters]:
@@ -212,6 +212,7 @@ class NumbaPlan:
             first_update=self._n_updates + 1,
             rates=rates,
             losses=np.empty(len(rates)),
+            penalties=np.zeros(len(rates)),
             n_correct=np.empty(len(rates), np.int64),
         )
 

@@ -65,6 +65,7 @@ class CodedNetwork(NamedTuple):
     n_columns: int
     is_mean: bool
     l2: float
+    l2_averaged: bool
     input_scale: float
     first_weight_size: int
     n_weights: int
@@ -175,6 +176,7 @@ class Run(NamedTuple):
     first_update: int  # number of updates once the first step is done
     rates: NDArray  # (S,) float64
     losses: NDArray  # (S,) float64, written
+    penalties: NDArray  # (S,) float64, written
     n_correct: NDArray  # (S,) int64, written
 
 

@@ -17,7 +17,7 @@ import math
 from fastnet.backends.numba_backend.compiling import NativeFunction, inlined, kernel
 from fastnet.backends.numba_backend.partition import share_start
 
-__all__ = ["ADAM", "CHUNK", "GRADIENT_ONLY", "MOMENTUM", "NESTEROV", "PLAIN_SGD", "adam_share", "sgd_share"]
+__all__ = ["ADAM", "CHUNK", "GRADIENT_ONLY", "MOMENTUM", "NESTEROV", "PLAIN_SGD", "adam_share", "sgd_share", "step_l2"]
 
 GRADIENT_ONLY, PLAIN_SGD, MOMENTUM, NESTEROV, ADAM = range(5)
 
@@ -71,7 +71,13 @@ def adam_update(network, optimizer, state, step, begin, end):
 
 
 @inlined
-def add_groups(network, state, gradients, n_groups, begin, end):
+def step_l2(network, step):
+    """What multiplies half the sum of squared weights in the objective of a step."""
+    return network.l2 * step.scale if network.l2_averaged else network.l2
+
+
+@inlined
+def add_groups(network, state, gradients, step, begin, end):
     """Gradient of the objective, the l2 penalty included, from those of the groups, in their order.
 
     Returns the sum of squared weights of the chunk, in float64.
@@ -80,11 +86,11 @@ def add_groups(network, state, gradients, n_groups, begin, end):
     first = gradients[0, begin:end]
     for p in range(gradient.size):
         gradient[p] = first[p]
-    for group in range(1, n_groups):
+    for group in range(1, step.n_groups):
         other = gradients[group, begin:end]
         for p in range(gradient.size):
             gradient[p] += other[p]
-    input_scale, l2 = flat.dtype.type(network.input_scale), flat.dtype.type(network.l2)
+    input_scale, l2 = flat.dtype.type(network.input_scale), flat.dtype.type(step_l2(network, step))
     for p in range(min(gradient.size, network.first_weight_size - begin)):
         gradient[p] *= input_scale
     squares = 0.0
@@ -102,7 +108,7 @@ def sgd_share(worker, n_workers, step, network, optimizer, state, gradients):
     for chunk in range(share_start(worker, n_workers, 0, n_chunks), share_start(worker + 1, n_workers, 0, n_chunks)):
         begin = chunk * CHUNK
         end = min(begin + CHUNK, network.n_parameters)
-        state.penalties[chunk] = add_groups(network, state, gradients, step.n_groups, begin, end)
+        state.penalties[chunk] = add_groups(network, state, gradients, step, begin, end)
         if optimizer.kind != GRADIENT_ONLY:
             sgd_update(optimizer, state, step.rate, begin, end)
 
@@ -114,6 +120,6 @@ def adam_share(worker, n_workers, step, network, optimizer, state, gradients):
     for chunk in range(share_start(worker, n_workers, 0, n_chunks), share_start(worker + 1, n_workers, 0, n_chunks)):
         begin = chunk * CHUNK
         end = min(begin + CHUNK, network.n_parameters)
-        state.penalties[chunk] = add_groups(network, state, gradients, step.n_groups, begin, end)
+        state.penalties[chunk] = add_groups(network, state, gradients, step, begin, end)
         if optimizer.kind != GRADIENT_ONLY:
             adam_update(network, optimizer, state, step, begin, end)
