@@ -405,8 +405,8 @@ def loss_and_gradients(
         d_z = operations.activation_backward(network.activations[layer - 1], d_h, z, h)
     operations.affine_backward(x, d_z, network.input_scale, d_weights[0], d_biases[0])
 
-    penalty = 0.0
-    if network.l2:
-        scale = mean_scale(len(logits), sample_weight, xp=operations.xp) if network.l2_averaged else 1.0
-        penalty = operations.penalty(network.l2 * scale, flat[: layout.n_weights], gradient[: layout.n_weights])
+    if not network.l2:
+        return loss, 0.0, gradient, n_correct
+    scale = mean_scale(len(logits), sample_weight, xp=operations.xp) if network.l2_averaged else 1.0
+    penalty = operations.penalty(network.l2 * scale, flat[: layout.n_weights], gradient[: layout.n_weights])
     return loss + penalty, penalty, gradient, n_correct

@@ -107,14 +107,16 @@ class ArrayPlan:
         self._require_open()
         xp, n_steps = self._library.xp, len(learning_rates)
         with self._library.scope(), np.errstate(all="ignore"):  # divergence is found, and told, by the training loop
-            loss, penalty = xp.empty((2, n_steps), xp.float64)
+            loss, penalty = xp.empty(n_steps, xp.float64), xp.zeros(n_steps, xp.float64)
             n_correct = xp.empty(n_steps, xp.int64)
             rows = None if order is None else self._library.to_device(order)
             for step, rate in enumerate(learning_rates):
                 batch = self._batch(rows, step)
-                loss[step], penalty[step], gradient, n_correct[step] = reference.loss_and_gradients(
+                loss[step], l2_penalty, gradient, n_correct[step] = reference.loss_and_gradients(
                     self._spec, self._flat, *batch, self._library.operations
                 )
+                if self._spec.network.l2:
+                    penalty[step] = l2_penalty
                 self._n_updates += 1
                 self._library.operations.update(
                     self._spec, self._flat, gradient, self._state, float(rate), self._n_updates
