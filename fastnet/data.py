@@ -220,8 +220,9 @@ class TargetCoding:
 
     def _indices(self, values: NDArray) -> NDArray[np.int32]:
         assert self.classes is not None
-        if values.dtype.kind == "U" or self.classes.dtype.kind == "U":
-            both = values.dtype.kind == self.classes.dtype.kind
+        is_numbered = self.classes.dtype.kind != "U" and np.array_equal(self.classes, np.arange(len(self.classes)))
+        if values.dtype.kind == "U" or not is_numbered:
+            both = (values.dtype.kind == "U") == (self.classes.dtype.kind == "U")
             known = np.isin(values, self.classes) & both
             if not known.all():
                 sample = int(np.argmin(known))

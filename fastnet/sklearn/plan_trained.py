@@ -1,0 +1,137 @@
+"""What both estimators share: scikit-learn's checks, draws and attributes around training by fastnet's plans."""
+
+# Legend: N samples, D features, C outputs.
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.neural_network._base import ACTIVATIONS
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from fastnet.backends.registry import choose_backend
+from fastnet.data import is_sparse
+from fastnet.sklearn import journal, training, translation
+from fastnet.sklearn.callbacks import CallbackSupportMixin, Epochs, follow_epochs
+from fastnet.sklearn.choice import Work, choose_for_prediction
+from fastnet.sklearn.validation import Samples, validate_given
+
+__all__ = ["PlanTrained"]
+
+# What scikit-learn's own code calls while it trains. Where a class overrides one of these, it wants it to be called.
+_TRAINING_METHODS = (
+    "_backprop", "_compute_loss_grad", "_fit_lbfgs", "_fit_stochastic", "_forward_pass", "_init_coef",
+    "_loss_grad_lbfgs", "_score", "_score_with_function", "_update_no_improvement_count",
+)  # fmt: skip
+
+
+class PlanTrained(CallbackSupportMixin):
+    """Mixin in front of scikit-learn's classes: training and predictions are a backend's, all else is scikit-learn's.
+
+    Attributes
+    ----------
+    backend_ : str
+        The backend of the latest fit.
+    """
+
+    # Those of estimators whose constructor is scikit-learn's own.
+    backend = "auto"
+    device = "auto"
+    n_threads: int | None = None
+    dtype: Any = None
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        incremental: bool = False,
+        validation: tuple[Any, Any, Any] = (None, None, None),
+    ) -> Any:
+        """Train on X (N, D) and y, starting anew unless ``warm_start`` or `incremental` say otherwise.
+
+        `validation` is what the user passed to judge by: X, y and weights.
+        """
+        start = time.perf_counter()
+        method = "partial_fit" if incremental else "fit"
+        reason = _overridden(type(self))
+        if reason:
+            journal.fall_back(journal.Entry(type(self).__name__, method, "scikit-learn", reason, "", 0.0))
+            options = {} if sample_weight is None else {"sample_weight": sample_weight}
+            return super()._fit(X, y, incremental=incremental, **options)
+        epochs = Epochs() if incremental else follow_epochs(self, X, y, sample_weight)
+        samples = self._prepare(X, y, sample_weight, incremental)
+        is_given = any(each is not None for each in validation)
+        held_out = validate_given(self, *validation) if is_given else None
+        choice, detail = training.train(self, samples, held_out, epochs, incremental=incremental)
+        epochs.finish()
+        if not all(np.isfinite(array).all() for array in self.coefs_ + self.intercepts_):
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+                "preprocessed."
+            )
+        self.backend_ = choice.backend.name
+        seconds = time.perf_counter() - start
+        journal.record(journal.Entry(type(self).__name__, method, self.backend_, choice.reason, detail, seconds))
+        return self
+
+    def _prepare(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Samples:
+        """Validate as scikit-learn does, and draw the weights where there are none to go on from."""
+        hidden = _hidden_layer_sizes(self)
+        first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        X, y = self._validate_input(_cast(X, self.dtype), y, incremental, reset=first)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X)
+        y = y.reshape(-1, 1) if y.ndim == 1 else y
+        self.n_outputs_ = y.shape[1]
+        self._random_state = check_random_state(self.random_state)
+        if first:
+            dtype = X.dtype if self.dtype is None else np.dtype(self.dtype)
+            self._initialize(y, [X.shape[1], *hidden, self.n_outputs_], dtype)
+        return Samples(X, y, sample_weight)
+
+    def _initialize(self, y: NDArray, layer_units: list[int], dtype: np.dtype) -> None:
+        super()._initialize(y, layer_units, dtype)
+        if self.loss == "poisson":  # which scikit-learn knows since 1.7
+            self.out_activation_ = "exp"
+
+    def _forward_pass_fast(self, X: Any, check_input: bool = True) -> NDArray:
+        """Outputs (N, C) for X (N, D)."""
+        if check_input:
+            X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        network = translation.describe_network(self, np.result_type(X.dtype, *(coef.dtype for coef in self.coefs_)))
+        work = Work(network.layer_sizes, X.shape[0], X.shape[0])
+        choice = choose_for_prediction(self.backend, self.device, self.n_threads, work)
+        if choice is None:
+            if isinstance(self.activation, str) and self.activation in ACTIVATIONS:
+                return super()._forward_pass_fast(X, check_input=False)
+            choice = choose_backend("numpy", self.device, self.n_threads)
+        parameters = translation.read_parameters(network, self)
+        return choice.backend.predict(network, parameters, translation.as_samples(X, network.numpy_dtype))
+
+
+def _overridden(estimator_type: type) -> str:
+    """Which of the methods that scikit-learn's training calls is someone else's; empty if none is."""
+    for name in _TRAINING_METHODS:
+        owner = next((each for each in estimator_type.__mro__ if name in vars(each)), object)
+        if owner is not object and owner.__module__.partition(".")[0] not in ("sklearn", "fastnet"):
+            return f"{owner.__qualname__} overrides {name}, which fastnet does not call"
+    return ""
+
+
+def _hidden_layer_sizes(estimator: Any) -> list[int]:
+    sizes = estimator.hidden_layer_sizes
+    sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+    if np.any(np.array(sizes) <= 0):
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+    return [int(size) for size in sizes]
+
+
+def _cast(X: Any, dtype: Any) -> Any:
+    """X of the dtype that was asked for, where that can be had without looking further: others are cast later."""
+    has_numbers = (isinstance(X, np.ndarray) and X.dtype.kind in "biuf") or is_sparse(X)
+    return X.astype(dtype, copy=False) if has_numbers and dtype is not None else X
