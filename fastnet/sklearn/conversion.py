@@ -130,7 +130,7 @@ class Convertible(BaseEstimator):
         kind = neural_network.MLPClassifier if is_classifier(self) else neural_network.MLPRegressor
         known = kind().get_params()
         estimator = kind(**{name: value for name, value in self.get_params(deep=False).items() if name in known})
-        vars(estimator).update(_fitted(self))
+        estimator.__dict__.update(_fitted(self))
         return estimator
 
     @classmethod
@@ -151,7 +151,7 @@ class Convertible(BaseEstimator):
         if is_classifier(estimator) != issubclass(cls, neural_network.MLPClassifier):
             raise ValueError(f"{cls.__name__} cannot be made from a {type(estimator).__name__}")
         made = cls(**(estimator.get_params(deep=False) | parameters))
-        vars(made).update(_fitted(estimator))
+        made.__dict__.update(_fitted(estimator))
         return made
 
 

@@ -19,33 +19,44 @@ from fastnet.sklearn.callbacks import Epochs
 from fastnet.sklearn.validation import outputs_averaged
 from fastnet.spec import TrainingSpec
 
-__all__ = ["fit_lbfgs"]
+__all__ = ["Objective", "fit_lbfgs"]
+
+
+class Objective:
+    """Loss in nats, and its gradient (P,), of parameters (P,): what L-BFGS minimizes.
+
+    For several outputs and squared errors, the gradient is as many times as large as that of the loss it is paired
+    with: so it is in scikit-learn (issue 8349), and the weights shall be the same.
+    """
+
+    def __init__(self, spec: TrainingSpec, plan: TrainingPlan, dataset: Dataset) -> None:
+        self._network, self._plan = spec.network, plan
+        self._layout = ParameterLayout.of(spec.network)
+        self._scale = float(mean_scale(dataset.n_samples, dataset.sample_weight, xp=np))
+        self._n_averaged = outputs_averaged(spec.network, spec.task)
+
+    def __call__(self, flat: NDArray) -> tuple[float, NDArray]:
+        """Loss and gradient, in float64."""
+        parameters = Parameters(self._layout, flat.astype(self._network.dtype))
+        self._plan.write_parameters(parameters)
+        loss, gradients = self._plan.loss_and_gradients()
+        if self._n_averaged > 1:
+            weights = parameters.flat[: self._layout.n_weights]
+            penalty = 0.5 * self._network.l2 * self._scale * float(weights @ weights)
+            loss = (loss - penalty) / self._n_averaged + penalty
+        return loss, gradients.flat.astype(np.float64)
 
 
 def fit_lbfgs(estimator: Any, spec: TrainingSpec, plan: TrainingPlan, dataset: Dataset, epochs: Epochs) -> None:
     """Minimize the loss over all samples; leaves the weights in `estimator`.
 
     They are float64 unless another dtype is asked for, whatever that of X: so SciPy returns them.
-
-    For several outputs and squared errors, the gradient is as many times as large as that of the loss it is paired
-    with: so it is in scikit-learn (issue 8349), and the weights shall be the same.
     """
     from scipy.optimize import minimize
 
     network = spec.network
     layout = ParameterLayout.of(network)
-    scale = float(mean_scale(dataset.n_samples, dataset.sample_weight, xp=np))
-    n_averaged = outputs_averaged(network, spec.task)
-
-    def loss_and_gradient(flat: NDArray) -> tuple[float, NDArray]:
-        parameters = Parameters(layout, flat.astype(network.dtype))
-        plan.write_parameters(parameters)
-        loss, gradients = plan.loss_and_gradients()
-        if n_averaged > 1:
-            weights = parameters.flat[: layout.n_weights]
-            penalty = 0.5 * network.l2 * scale * float(weights @ weights)
-            loss = (loss - penalty) / n_averaged + penalty
-        return loss, gradients.flat.astype(np.float64)
+    objective = Objective(spec, plan, dataset)
 
     def after_iteration(intermediate_result: Any) -> None:
         estimator.loss_curve_.append(float(intermediate_result.fun))
@@ -59,7 +70,7 @@ def fit_lbfgs(estimator: Any, spec: TrainingSpec, plan: TrainingPlan, dataset: D
     epochs.begin()
     start = translation.read_parameters(network, estimator).flat  # its dtype is that of every point that is tried
     result = minimize(
-        loss_and_gradient,
+        objective,
         start,
         method="L-BFGS-B",
         jac=True,

@@ -1,6 +1,6 @@
 """What both estimators share: scikit-learn's checks, draws and attributes around training by fastnet's plans."""
 
-# Legend: N samples, D features, C outputs.
+# Legend: N samples, D features, C outputs, P parameters.
 
 from __future__ import annotations
 
@@ -98,6 +98,12 @@ class PlanTrained(CallbackSupportMixin):
         super()._initialize(y, layer_units, dtype)
         if self.loss == "poisson":  # which scikit-learn knows since 1.7
             self.out_activation_ = "exp"
+
+    def _loss_grad_lbfgs(self, packed_coef_inter: NDArray, X: Any, y: NDArray, *others: Any) -> tuple[float, NDArray]:
+        """Loss and gradient at parameters (P,). Nothing here calls it: scikit-learn's tests of gradients do."""
+        # The sample weights, which scikit-learn has since 1.7, come before four lists to work in.
+        sample_weight = others[0] if len(others) == 5 else None
+        return training.loss_and_gradient(self, packed_coef_inter, Samples(X, y, sample_weight))
 
     def _forward_pass_fast(self, X: Any, check_input: bool = True) -> NDArray:
         """Outputs (N, C) for X (N, D)."""

@@ -1,12 +1,13 @@
 """One fit: which backend, a plan bound to the samples, and the solver that drives it."""
 
-# Legend: N samples.
+# Legend: N samples, P parameters.
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastnet.backends.interface import TrainingPlan
 from fastnet.backends.registry import Choice, choose_backend
@@ -15,12 +16,12 @@ from fastnet.errors import DeviceMemoryError
 from fastnet.sklearn import translation
 from fastnet.sklearn.callbacks import Epochs
 from fastnet.sklearn.choice import Work, choose
-from fastnet.sklearn.lbfgs import fit_lbfgs
+from fastnet.sklearn.lbfgs import Objective, fit_lbfgs
 from fastnet.sklearn.stochastic import fit_stochastic, make_optimizer, take_batch_size
 from fastnet.sklearn.validation import HeldOut, Samples, set_aside
 from fastnet.spec import NetworkSpec, TrainingSpec
 
-__all__ = ["train"]
+__all__ = ["loss_and_gradient", "train"]
 
 
 def train(
@@ -86,6 +87,18 @@ def _train_by_lbfgs(estimator: Any, samples: Samples, epochs: Epochs) -> tuple[C
     try:
         fit_lbfgs(estimator, spec, plan, dataset, epochs)
         return choice, plan.detail
+    finally:
+        plan.close()
+
+
+def loss_and_gradient(estimator: Any, flat: NDArray, samples: Samples) -> tuple[float, NDArray]:
+    """Loss in nats and gradient (P,) at parameters (P,): what :func:`train` minimizes with solver "lbfgs"."""
+    network = translation.describe_network(estimator, flat.dtype)
+    spec, dataset = TrainingSpec(network, task=translation.task_of(estimator)), _dataset(network, samples)
+    choice = choose_backend(estimator.backend, estimator.device, estimator.n_threads)
+    _, plan = _plan(estimator, choice, spec, dataset)
+    try:
+        return Objective(spec, plan, dataset)(flat)
     finally:
         plan.close()
 
