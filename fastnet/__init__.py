@@ -1,5 +1,7 @@
 """Multilayer perceptrons, trained as fast as the hardware allows, on CPU or GPU, chosen by a flag."""
 
+from typing import TYPE_CHECKING, Any
+
 from fastnet.backends.registry import available_backends
 from fastnet.callbacks import Callback, Checkpoint, EarlyStopping, ProgressBar
 from fastnet.errors import (
@@ -16,6 +18,9 @@ from fastnet.errors import (
 from fastnet.history import History
 from fastnet.network import Network
 from fastnet.optimizers import SGD, Adam, AdamW, CosineDecay, ExponentialDecay, InverseScaling, StepDecay
+
+if TYPE_CHECKING:
+    from fastnet.sklearn import MLPClassifier, MLPRegressor
 
 __all__ = [
     "SGD",
@@ -34,6 +39,8 @@ __all__ = [
     "FileFormatError",
     "History",
     "InverseScaling",
+    "MLPClassifier",
+    "MLPRegressor",
     "MissingPackageError",
     "Network",
     "ProgressBar",
@@ -44,3 +51,12 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """scikit-learn's estimators, and with them scikit-learn, are loaded when they are asked for."""
+    if name in ("MLPClassifier", "MLPRegressor"):
+        from fastnet import sklearn
+
+        return getattr(sklearn, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, Self
 
 import numpy as np
@@ -156,9 +157,9 @@ class Convertible(BaseEstimator):
 
 
 def _fitted(estimator: Any) -> dict[str, Any]:
-    """What an estimator knows beside its parameters."""
+    """A copy of what an estimator knows beside its parameters."""
     parameters = estimator.get_params(deep=False)
-    return {name: value for name, value in vars(estimator).items() if name not in parameters}
+    return deepcopy({name: value for name, value in vars(estimator).items() if name not in parameters})
 
 
 def _let_be_fitted(

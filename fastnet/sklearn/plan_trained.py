@@ -100,7 +100,9 @@ class PlanTrained(CallbackSupportMixin):
             self.out_activation_ = "exp"
 
     def _loss_grad_lbfgs(self, packed_coef_inter: NDArray, X: Any, y: NDArray, *others: Any) -> tuple[float, NDArray]:
-        """Loss and gradient at parameters (P,). Nothing here calls it: scikit-learn's tests of gradients do."""
+        """Loss and gradient at parameters (P,): for scikit-learn's own training, and its tests of gradients."""
+        if _overridden(type(self)):
+            return super()._loss_grad_lbfgs(packed_coef_inter, X, y, *others)
         # The sample weights, which scikit-learn has since 1.7, come before four lists to work in.
         sample_weight = others[0] if len(others) == 5 else None
         return training.loss_and_gradient(self, packed_coef_inter, Samples(X, y, sample_weight))
