@@ -26,7 +26,7 @@ class Epochs:
     """Told when each epoch, or iteration of L-BFGS, begins and ends. This one tells nobody."""
 
     def begin(self) -> None:
-        """Tell that an epoch begins."""
+        """Tell that an epoch begins, unless one has begun."""
 
     def end(self, read: Callable[[], Parameters]) -> bool:  # noqa: ARG002
         """Tell that it is over; whether training shall stop. `read` gives the weights that have been reached."""
@@ -54,14 +54,17 @@ class ToldEpochs(Epochs):
             "y": y,
             "metadata": {} if sample_weight is None else {"sample_weight": sample_weight},
         }
-        self._fit = estimator._init_callback_context(max_subtasks=None)
+        # How often L-BFGS begins an iteration that it cannot complete is not known.
+        n_epochs = None if estimator.solver == "lbfgs" else estimator.max_iter
+        self._fit = estimator._init_callback_context(max_subtasks=n_epochs)
         self._fit.call_on_fit_task_begin(**self._about)
         self._epoch: Any = None
 
     def begin(self) -> None:
         """See :meth:`Epochs.begin`."""
-        self._epoch = self._fit.subcontext(task_name="epoch")
-        self._epoch.call_on_fit_task_begin(**self._about)
+        if self._epoch is None:
+            self._epoch = self._fit.subcontext(task_name="epoch")
+            self._epoch.call_on_fit_task_begin(**self._about)
 
     def end(self, read: Callable[[], Parameters]) -> bool:
         """See :meth:`Epochs.end`."""
@@ -70,11 +73,14 @@ class ToldEpochs(Epochs):
             parameters = read()
             return {"coefs_": parameters.weights, "intercepts_": parameters.biases}
 
-        return bool(self._epoch.call_on_fit_task_end(**self._about, reconstruction_attributes=reached))
+        epoch, self._epoch = self._epoch, None
+        return bool(epoch.call_on_fit_task_end(**self._about, reconstruction_attributes=reached))
 
     def finish(self) -> None:
         """See :meth:`Epochs.finish`."""
         reached = {"coefs_": self._estimator.coefs_, "intercepts_": self._estimator.intercepts_}
+        if self._epoch is not None:  # it was interrupted, or found nothing better
+            self._epoch.call_on_fit_task_end(**self._about, reconstruction_attributes=reached)
         self._fit.call_on_fit_task_end(**self._about, reconstruction_attributes=reached)
 
 

@@ -64,13 +64,15 @@ def fit_lbfgs(estimator: Any, spec: TrainingSpec, plan: TrainingPlan, dataset: D
             print(f"Iteration {len(estimator.loss_curve_)}, loss = {intermediate_result.fun:.8f}")
         if epochs.end(lambda: Parameters(layout, intermediate_result.x.astype(network.dtype))):
             raise StopIteration
-        epochs.begin()
+
+    def loss_and_gradient(flat: NDArray) -> tuple[float, NDArray]:
+        epochs.begin()  # SciPy does not say when an iteration begins
+        return objective(flat)
 
     estimator.loss_curve_ = []
-    epochs.begin()
     start = translation.read_parameters(network, estimator).flat  # its dtype is that of every point that is tried
     result = minimize(
-        objective,
+        loss_and_gradient,
         start,
         method="L-BFGS-B",
         jac=True,
