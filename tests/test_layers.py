@@ -23,9 +23,9 @@ LAYERS = [
     ["backends.array_backend", "backends.numba_backend", "backends.cupy_backend"],
     ["backends.registry"],
     ["history", "persistence", "run_settings", "callbacks", "training", "network"],
-    ["datasets", "plotting", "workloads", "testing", "recipes"],
+    ["datasets", "plotting", "workloads", "testing", "recipes", "sklearn"],
     ["benchmarking.machine", "benchmarking.peers", "benchmarking"],
-    ["cli"],
+    ["cli", "accel"],
     ["__main__"],
 ]
 
@@ -38,12 +38,19 @@ OWNERS = {
     "cupyx": ["backends.cupy_backend"],
     "matplotlib": ["plotting"],
     "safetensors": ["persistence"],
-    "rich": ["callbacks", "cli"],
-    "click": ["callbacks", "cli"],
-    "sklearn": ["data", "datasets", "network", "plotting", "benchmarking.peers"],
+    "rich": ["callbacks", "cli", "accel"],
+    "click": ["callbacks", "cli", "accel"],
+    "sklearn": ["data", "datasets", "network", "plotting", "benchmarking.peers", "sklearn", "accel"],
     "torch": ["benchmarking.peers"],
     "jax": ["benchmarking.peers"],
-    "scipy": ["data", "backends.array_backend", "backends.numba_backend", "backends.cupy_backend", "testing"],
+    "scipy": [
+        "data",
+        "backends.array_backend",
+        "backends.numba_backend",
+        "backends.cupy_backend",
+        "testing",
+        "sklearn",
+    ],
     "pyarrow": ["datasets"],
 }
 MAY_IMPORT_AT_THE_TOP = {
@@ -51,6 +58,10 @@ MAY_IMPORT_AT_THE_TOP = {
     ("llvmlite", "backends.numba_backend"),
     ("cupy", "backends.cupy_backend"),
     ("click", "cli"),
+    ("click", "accel"),
+    ("sklearn", "accel"),
+    ("sklearn", "sklearn"),
+    ("scipy", "sklearn"),
     # A peer's module is imported when the peer is looked up.
     ("sklearn", "benchmarking.peers"),
     ("torch", "benchmarking.peers"),
@@ -105,7 +116,7 @@ def rank(name):
 def test_imports_go_down(module):
     own = unit(module)
     for imported, _ in imports(MODULES[module]):
-        if not imported.startswith("fastnet"):
+        if imported.partition(".")[0] != "fastnet":
             continue
         assert imported != "fastnet", f"fastnet.{module} imports the whole package"
         other = unit(imported.removeprefix("fastnet."))
@@ -148,7 +159,7 @@ def test_no_module_above_the_seam_asks_which_backend_it_has():
                 assert not values & {"numba", "cupy"}, f"{path.name}:{node.lineno} compares with a backend's name"
 
 
-@pytest.mark.parametrize("imported", ["fastnet", "fastnet.benchmarking, fastnet.benchmarking.peers"])
+@pytest.mark.parametrize("imported", ["fastnet", "fastnet.accel", "fastnet.benchmarking, fastnet.benchmarking.peers"])
 def test_importing_is_light(imported):
     script = f"import sys, {imported}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()

@@ -17,6 +17,7 @@ from fastnet.testing import make_problem
 
 PUBLIC = {
     "Network", "History", "available_backends",
+    "MLPClassifier", "MLPRegressor",
     "SGD", "Adam", "AdamW", "CosineDecay", "ExponentialDecay", "InverseScaling", "StepDecay",
     "Callback", "Checkpoint", "EarlyStopping", "ProgressBar",
     "BackendUnavailableError", "DataError", "DeviceMemoryError", "DivergenceError", "MissingPackageError",

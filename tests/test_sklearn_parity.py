@@ -171,6 +171,15 @@ def test_partial_fit_goes_on_from_the_optimizers_state(kind, solver, backend):
     assert ours._optimizer.learning_rate == pytest.approx(theirs._optimizer.learning_rate, rel=1e-15)
 
 
+def test_partial_fit_keeps_the_optimizer_that_it_has():
+    """Like scikit-learn's: parameters that are changed after the first call count in the next fit."""
+    theirs, ours = pair("binary", "numpy")
+    for estimator in (theirs, ours):
+        estimator.fit(X, TARGETS["binary"])
+        estimator.set_params(solver="sgd", learning_rate_init=0.5).partial_fit(X, TARGETS["binary"])
+    assert_alike(ours, theirs, 1e-12)
+
+
 @pytest.mark.parametrize("solver", ["adam", "nesterov", "lbfgs"])
 def test_warm_start(solver):
     theirs, ours = pair("multiclass", "numba", warm_start=True, **SOLVERS[solver])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fastnet.errors import UnsupportedSpecError
 
-__all__ = ["Entry", "fall_back", "listeners", "record"]
+__all__ = ["Entry", "falling_back", "listeners", "record"]
 
 logger = logging.getLogger("fastnet")
 
@@ -45,9 +47,8 @@ class Entry:
         return self.ran_on == "scikit-learn"
 
     def __str__(self) -> str:
-        if self.is_fallback:
-            return f"{self.estimator}.{self.method}: fell back to scikit-learn's own code: {self.reason}"
-        return f"{self.estimator}.{self.method}: ran on {self.ran_on} in {self.seconds:.3g} s ({self.reason})"
+        where = "fell back to scikit-learn's own code" if self.is_fallback else f"ran on {self.ran_on}"
+        return f"{self.estimator}.{self.method}: {where} in {self.seconds:.3g} s ({self.reason})"
 
 
 # Called with each entry, in the thread that made it.
@@ -61,8 +62,9 @@ def record(entry: Entry) -> None:
         listener(entry)
 
 
-def fall_back(entry: Entry) -> None:
-    """Record that scikit-learn's own code is about to run, unless the environment forbids it.
+@contextmanager
+def falling_back(estimator: str, method: str, reason: str) -> Iterator[None]:
+    """Record what is done within, by scikit-learn's own code, unless the environment forbids it.
 
     Raises
     ------
@@ -71,7 +73,11 @@ def fall_back(entry: Entry) -> None:
     """
     if os.environ.get("FASTNET_ACCEL_STRICT") == "1":
         raise UnsupportedSpecError(
-            f"{entry.estimator}.{entry.method} cannot be accelerated: {entry.reason}. Without --strict "
-            "(FASTNET_ACCEL_STRICT=1), scikit-learn's own code would run."
+            f"{estimator}.{method} cannot be accelerated: {reason}. Without --strict (FASTNET_ACCEL_STRICT=1), "
+            "scikit-learn's own code would run."
         )
-    record(entry)
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        record(Entry(estimator, method, "scikit-learn", reason, "", time.perf_counter() - start))

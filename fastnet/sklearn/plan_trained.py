@@ -60,9 +60,9 @@ class PlanTrained(CallbackSupportMixin):
         method = "partial_fit" if incremental else "fit"
         reason = _overridden(type(self))
         if reason:
-            journal.fall_back(journal.Entry(type(self).__name__, method, "scikit-learn", reason, "", 0.0))
             options = {} if sample_weight is None else {"sample_weight": sample_weight}
-            return super()._fit(X, y, incremental=incremental, **options)
+            with journal.falling_back(type(self).__name__, method, reason):
+                return super()._fit(X, y, incremental=incremental, **options)
         epochs = Epochs() if incremental else follow_epochs(self, X, y, sample_weight)
         samples = self._prepare(X, y, sample_weight, incremental)
         is_given = any(each is not None for each in validation)

@@ -122,7 +122,8 @@ class _EpochLoop:
         """Make all steps of the next epoch, and write down its loss."""
         estimator, optimizer = self._estimator, self._estimator._optimizer
         order = self._shuffle() if estimator.shuffle else self._order
-        rate = optimizer.learning_rate_init if estimator.solver == "adam" else optimizer.learning_rate
+        is_adam = isinstance(optimizer, AdamOptimizer)  # whose learning_rate has its corrections of moments in it
+        rate = optimizer.learning_rate_init if is_adam else optimizer.learning_rate
         rates = np.full(len(self._batch_sizes), float(rate))
         metrics = self._plan.run(rates, order if self._spec.batch_size else None)
         losses = (metrics.loss - metrics.penalty) / self._n_outputs_averaged + metrics.penalty

@@ -61,7 +61,7 @@ def train(
     choice = choose(estimator.backend, estimator.device, estimator.n_threads, work)
     spec = TrainingSpec(
         network,
-        translation.describe_optimizer(estimator),
+        translation.describe_optimizer(estimator._optimizer),
         batch_size if batch_size < samples.n_samples else None,
         translation.task_of(estimator),
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from sklearn.base import is_regressor
+from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
 from fastnet.data import is_sparse
 from fastnet.errors import unknown_name
@@ -80,21 +81,14 @@ def hidden_activations(activation: str | Sequence[str], n_hidden: int) -> tuple[
     return tuple(ACTIVATIONS[name] for name in activation)
 
 
-def describe_optimizer(estimator: Any) -> Optimizer:
-    """The optimizer of an estimator with solver "sgd" or "adam"."""
-    if estimator.solver == "adam":
-        return Adam(
-            float(estimator.learning_rate_init),
-            beta_1=float(estimator.beta_1),
-            beta_2=float(estimator.beta_2),
-            epsilon=float(estimator.epsilon),
-        )
-    momentum = float(estimator.momentum)
-    return SGD(
-        float(estimator.learning_rate_init),
-        momentum=momentum,
-        nesterov=bool(estimator.nesterovs_momentum) and momentum > 0,
-    )
+def describe_optimizer(optimizer: AdamOptimizer | SGDOptimizer) -> Optimizer:
+    """Ours for scikit-learn's optimizer."""
+    rate = float(optimizer.learning_rate_init)
+    if isinstance(optimizer, AdamOptimizer):
+        beta_1, beta_2, epsilon = float(optimizer.beta_1), float(optimizer.beta_2), float(optimizer.epsilon)
+        return Adam(rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
+    momentum = float(optimizer.momentum)
+    return SGD(rate, momentum=momentum, nesterov=bool(optimizer.nesterov) and momentum > 0)
 
 
 def task_of(estimator: Any) -> Task:
