@@ -296,3 +296,38 @@ def test_clones_and_parameters():
 def test_parameters_out_of_range_are_refused_as_scikit_learn_does(parameters):
     with pytest.raises(ValueError, match=f"The '{next(iter(parameters))}' parameter of MLPClassifier must be"):
         MLPClassifier(**parameters).fit(X, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("x", "error"),
+    [
+        (X[:, :4], "expecting 5 features"),
+        (X[0], "1D array"),
+        (np.where(X > 2, np.inf, X), "infinity"),
+        (np.where(X > 2, np.nan, X), "NaN"),
+        (X[:0], "0 sample"),
+        (X + 1j, "Complex data"),
+        ([["a"] * 5], "could not convert|dtype='numeric'"),
+    ],
+    ids=["features", "one-dimensional", "infinite", "nan", "empty", "complex", "text"],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_samples_that_cannot_be_predicted(x, error):
+    net = MLPClassifier(**SMALL).fit(X, LABELS)
+    with pytest.raises(ValueError, match=error):
+        net.predict(x)
+
+
+def test_samples_whose_sum_overflows_are_predicted():
+    x = np.full((2, 5), 1e308)
+    net = MLPRegressor(**SMALL).fit(X, VALUES)
+    net.coefs_[0] *= 1e-300
+    assert np.isfinite(net.predict(x)).all()
+
+
+def test_names_of_features_are_compared():
+    import pandas as pd
+
+    net = MLPClassifier(**SMALL).fit(pd.DataFrame(X, columns=list("abcde")), LABELS)
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        net.predict(X)

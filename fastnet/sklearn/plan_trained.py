@@ -18,7 +18,7 @@ from fastnet.data import is_sparse
 from fastnet.sklearn import journal, training, translation
 from fastnet.sklearn.callbacks import CallbackSupportMixin, Epochs, follow_epochs
 from fastnet.sklearn.choice import Work, choose_for_prediction
-from fastnet.sklearn.validation import Samples, validate_given
+from fastnet.sklearn.validation import Samples, check_targets, validate_given
 
 __all__ = ["PlanTrained"]
 
@@ -27,6 +27,9 @@ _TRAINING_METHODS = (
     "_backprop", "_compute_loss_grad", "_fit_lbfgs", "_fit_stochastic", "_forward_pass", "_init_coef",
     "_loss_grad_lbfgs", "_score", "_score_with_function", "_update_no_improvement_count",
 )  # fmt: skip
+
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class PlanTrained(CallbackSupportMixin):
@@ -87,6 +90,7 @@ class PlanTrained(CallbackSupportMixin):
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X)
         y = y.reshape(-1, 1) if y.ndim == 1 else y
+        check_targets(self, "y", y)
         self.n_outputs_ = y.shape[1]
         self._random_state = check_random_state(self.random_state)
         if first:
@@ -96,7 +100,7 @@ class PlanTrained(CallbackSupportMixin):
 
     def _initialize(self, y: NDArray, layer_units: list[int], dtype: np.dtype) -> None:
         super()._initialize(y, layer_units, dtype)
-        if self.loss == "poisson":  # which scikit-learn knows since 1.7
+        if self.loss in ("poisson", "gamma"):  # of which scikit-learn knows the first, and that since 1.7
             self.out_activation_ = "exp"
 
     def _loss_grad_lbfgs(self, packed_coef_inter: NDArray, X: Any, y: NDArray, *others: Any) -> tuple[float, NDArray]:
@@ -109,17 +113,24 @@ class PlanTrained(CallbackSupportMixin):
 
     def _forward_pass_fast(self, X: Any, check_input: bool = True) -> NDArray:
         """Outputs (N, C) for X (N, D)."""
-        if check_input:
+        if check_input and not self._is_beyond_doubt(X):
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-        network = translation.describe_network(self, np.result_type(X.dtype, *(coef.dtype for coef in self.coefs_)))
-        work = Work(network.layer_sizes, X.shape[0], X.shape[0])
+        work = Work((self.n_features_in_, *map(len, self.intercepts_)), X.shape[0], X.shape[0])
         choice = choose_for_prediction(self.backend, self.device, self.n_threads, work)
         if choice is None:
             if isinstance(self.activation, str) and self.activation in ACTIVATIONS:
                 return super()._forward_pass_fast(X, check_input=False)
             choice = choose_backend("numpy", self.device, self.n_threads)
+        network = translation.describe_network(self, np.result_type(X.dtype, *(coef.dtype for coef in self.coefs_)))
         parameters = translation.read_parameters(network, self)
         return choice.backend.predict(network, parameters, translation.as_samples(X, network.numpy_dtype))
+
+    def _is_beyond_doubt(self, X: Any) -> bool:
+        """Whether scikit-learn's checks, which take longer than the prediction of one sample, would find nothing."""
+        if type(X) is not np.ndarray or X.ndim != 2 or X.dtype not in _FLOATS or hasattr(self, "feature_names_in_"):
+            return False
+        with np.errstate(all="ignore"):
+            return X.shape[0] > 0 and X.shape[1] == self.n_features_in_ and bool(np.isfinite(X.sum()))
 
 
 def _overridden(estimator_type: type) -> str:
