@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import run_script
 from rows import ROWS, find_row
 
-import fastnet
 from fastnet.benchmarking.peers import AbsentError
 from fastnet.parameters import Parameters
 from fastnet.workloads import load
@@ -33,8 +29,6 @@ CASES = [
 
 pytestmark = pytest.mark.filterwarnings("default")  # the peers' warnings are not ours to mend
 
-SCRIPT = Path(__file__).with_name("first_fit.py")
-
 
 class Process:
     """A row's fit in a new process, as often as it is run.
@@ -51,21 +45,18 @@ class Process:
         self.source, self.target = directory / "workload.pickle", directory / "parameters.npy"
         self.source.write_bytes(pickle.dumps(loaded))
         self.row, self.directory, self.layout = row, directory, loaded.start.layout
-        folders = Path(fastnet.__file__).parents[1], SCRIPT.parent  # the script's own is not searched in safe mode
-        self.environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
+        self.caches = {}  # variable -> directory, where it is not the usual one
         self.n_caches = 0
 
     def empty_cache(self):
         """What is compiled from here on goes into a new directory."""
         self.n_caches += 1
         cache = self.directory / f"cache-{self.n_caches}"
-        self.environment |= {variable: str(cache / variable) for variable in CACHES}
+        self.caches = {variable: str(cache / variable) for variable in CACHES}
 
     def run(self):
         """Start the process and wait for its end."""
-        command = [sys.executable, str(SCRIPT), str(self.source), self.row, str(self.target)]
-        finished = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
-        assert finished.returncode == 0, finished.stderr
+        run_script("first_fit.py", self.source, self.row, self.target, **self.caches)
 
     def parameters(self):
         """The parameters that the latest process reached."""

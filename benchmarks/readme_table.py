@@ -1,14 +1,17 @@
-"""Writes the README's table of speeds: ``python benchmarks/readme_table.py [REPORT.json]``."""
+"""Writes the README's tables of speeds: ``python benchmarks/readme_table.py [REPORT.json]``."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
+from drop_in import as_short_table
 from speeds import LIBRARIES, SUBJECT, Speeds, latest_report, read_speeds
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- speeds: written by benchmarks/readme_table.py -->\n", "<!-- end of speeds -->\n"
+DROP_IN_BEGIN, DROP_IN_END = "<!-- drop-in: begin -->\n", "<!-- drop-in: end -->\n"
 
 
 def as_table(speeds: list[Speeds]) -> str:
@@ -29,18 +32,42 @@ def three_figures(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
+def as_drop_in_table(report: Path) -> str:
+    """Markdown: both libraries' times on each case; nothing if the report has none."""
+    table = json.loads(report.read_text(encoding="utf-8")).get("drop_in")
+    return as_short_table(table["comparisons"]) if table else ""
+
+
+def put_between(text: str, begin: str, end: str, table: str) -> str:
+    """`text` with `table` in place of what is between two marks; unchanged if there is no table.
+
+    Raises
+    ------
+    ClickException
+        A mark is missing.
+    """
+    if not table:
+        return text
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        raise click.ClickException(f"the marks {begin.strip()} and {end.strip()} are missing in the README")
+    return f"{before}{begin}\n{table}\n{end}{after}"
+
+
 @click.command()
 @click.argument("report", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
 @click.option("--readme", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=README)
 def main(report: Path | None, readme: Path) -> None:
-    """Put the table of REPORT, a JSON file of report.py, by default the newest one, between its marks in the README."""
-    text = readme.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise click.ClickException(f"{readme.name}: the marks {BEGIN.strip()} and {END.strip()} are missing")
-    table = as_table(read_speeds(report or latest_report()))
-    readme.write_text(f"{before}{begin}\n{table}\n{end}{after}", encoding="utf-8")
+    """Put the tables of REPORT, a JSON file of report.py, by default the newest one, between their marks in the README.
+
+    A table whose figures are not in the report stays as it is.
+    """
+    report = report or latest_report()
+    text, speeds = readme.read_text(encoding="utf-8"), read_speeds(report)
+    text = put_between(text, BEGIN, END, as_table(speeds) if speeds else "")
+    text = put_between(text, DROP_IN_BEGIN, DROP_IN_END, as_drop_in_table(report))
+    readme.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

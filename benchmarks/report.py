@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+from drop_in import GROUP as DROP_IN
+from drop_in import DropIn, as_lines, read_drop_in
 
 # The row that "auto" takes on a CPU, with a suffix where it appears more than once.
 SUBJECT = "fastnet numba"
@@ -66,7 +68,8 @@ def read_groups(raw: dict[str, Any]) -> list[Group]:
     """Groups of pytest-benchmark's JSON, in the order in which they ran."""
     by_name: dict[str, list[dict[str, Any]]] = {}
     for benchmark in raw["benchmarks"]:
-        by_name.setdefault(benchmark["group"], []).append(benchmark)
+        if benchmark["group"] != DROP_IN:  # two libraries in turns: a table of another kind
+            by_name.setdefault(benchmark["group"], []).append(benchmark)
     return [_read_group(name, benchmarks, raw.get("absent", [])) for name, benchmarks in by_name.items()]
 
 
@@ -140,18 +143,20 @@ def _compare(subject: Row, other: Row, called: str) -> str:
     return f"**Slower here:** {subject.name} takes {subject.time / other.time:.2f} times as long as {called}."
 
 
-def as_markdown(date: str, machine: dict[str, Any], groups: list[Group]) -> str:
+def as_markdown(date: str, machine: dict[str, Any], groups: list[Group], drop_in: DropIn | None = None) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     lines = [
         f"# Benchmarks of {date}",
         "",
         f"{machine['processor']}, {machine['n_cpus']} CPUs used, {machine['system']}, Python {machine['python']}.",
         f"Versions: {versions}.",
-        "",
-        INTRODUCTION,
     ]
+    if groups:
+        lines += ["", INTRODUCTION]
     for group in groups:
         lines += ["", *_group_lines(group)]
+    if drop_in:
+        lines += ["", *as_lines(drop_in)]
     return "\n".join(lines) + "\n"
 
 
@@ -189,11 +194,14 @@ def _cells(row: Row, per_step: bool) -> list[str]:
 def main(raw: Path, out: Path, name: str) -> None:
     """Turn pytest-benchmark's JSON into a table and a short JSON file."""
     measured = json.loads(raw.read_text(encoding="utf-8"))
-    date, machine, groups = measured["datetime"][:10], measured["machine_info"], read_groups(measured)
+    date, machine = measured["datetime"][:10], measured["machine_info"]
+    groups, drop_in = read_groups(measured), read_drop_in(measured)
     described = {"date": date, "machine": machine, "groups": [asdict(group) for group in groups]}
+    if drop_in:
+        described["drop_in"] = asdict(drop_in)
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}-{date}.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-    (out / f"{name}-{date}.md").write_text(as_markdown(date, machine, groups), encoding="utf-8")
+    (out / f"{name}-{date}.md").write_text(as_markdown(date, machine, groups, drop_in), encoding="utf-8")
     click.echo(f"{out / f'{name}-{date}'}.md and .json")
 
 

@@ -31,7 +31,7 @@ def test_every_row_reaches_the_expected_loss():
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
-def test_measuring_and_reporting(tmp_path):
+def test_measuring_and_reporting(report, tmp_path):
     raw = tmp_path / "raw.json"
     finished = run_benchmarks(
         "--benchmark-enable",
@@ -41,8 +41,7 @@ def test_measuring_and_reporting(tmp_path):
         "training and sum and not compiled and not cupy",
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    command = [sys.executable, BENCHMARKS / "report.py", raw, "--out", tmp_path, "--name", "here"]
-    subprocess.run(command, check=True, capture_output=True)
+    report.main([str(raw), "--out", str(tmp_path), "--name", "here"], standalone_mode=False)
     (table,), (described,) = tmp_path.glob("here-*.md"), tmp_path.glob("here-*.json")
     text = table.read_text(encoding="utf-8")
     assert "## sum: 2-3-1" in text
@@ -281,3 +280,138 @@ def test_the_chart_has_a_bar_for_the_fastest_peer_and_the_usual_ways(imported, w
     assert high > 7
     chart.main([str(written_report), "--out", str(tmp_path / "speed.png")], standalone_mode=False)
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_drop_in_estimators_are_measured_side_by_side(report, tmp_path):
+    raw = tmp_path / "raw.json"
+    finished = run_benchmarks(
+        "--benchmark-enable", "--smoke", f"--benchmark-json={raw}", "-k", "drop_in and (mnist or regressor or one)"
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    report.main([str(raw), "--out", str(tmp_path), "--name", "here"], standalone_mode=False)
+    (table,), (described,) = tmp_path.glob("here-*.md"), tmp_path.glob("here-*.json")
+    written = json.loads(described.read_text(encoding="utf-8"))
+    comparisons = written["drop_in"]["comparisons"]
+    assert [(each["name"], each["n_samples"]) for each in comparisons] == [("regressor", 2_000), ("predict-one", 1)]
+    for each in comparisons:
+        for library in ("scikit_learn", "fastnet"):
+            assert 0 < each[library]["low"] <= each[library]["median"] <= each[library]["high"]
+    assert set(written["drop_in"]["absent"]) == {"mnist", "mnist-float32"}
+    assert written["groups"] == []
+    text = table.read_text(encoding="utf-8")
+    assert "| `MLPRegressor`, max_iter=2 | 2,000 by 8 | float64 |" in text
+    assert "- Not here: mnist, as MNIST is missing: " in text
+
+
+def drop_in(name, theirs, ours, **info):
+    figures = {
+        "name": name, "title": f"`{name}`", "dtype": "float64", "n_samples": 1_797, "n_features": 64, "n_iter": 130,
+        "loss": 0.25, "backend": "numpy", "seconds": {"scikit-learn": theirs, "fastnet": ours},
+    }  # fmt: skip
+    return {"group": "drop-in", "stats": {}, "extra_info": figures | info}
+
+
+@pytest.fixture
+def drop_in_report(report, tmp_path):
+    """A report of a workload and of two cases of drop-in estimators, one of which fastnet loses."""
+    absent = {"group": "drop-in", "row": "mnist", "reason": "MNIST is missing"}
+    raw = raw_of(
+        benchmark("fastnet numba", 0.1, 0.1),
+        benchmark("JAX", 0.3, 0.3),
+        drop_in("fit", [6.0, 9.0, 8.0], [2.0, 2.5, 1.9]),
+        drop_in("row", [1e-4] * 80 + [9e-4] * 20, [1.5e-4] * 95 + [1.0] * 5, n_samples=1, n_iter=9, backend=None),
+        absent=[absent],
+    )
+    (tmp_path / "raw.json").write_text(json.dumps(raw))
+    report.main([str(tmp_path / "raw.json"), "--out", str(tmp_path)], standalone_mode=False)
+    return tmp_path / "cpu-2025-02-03.json"
+
+
+def test_drop_in_estimators_have_a_table_of_their_own(drop_in_report):
+    lines = drop_in_report.with_suffix(".md").read_text(encoding="utf-8").splitlines()
+    heading = next(line for line in lines if line.startswith("## Drop-in estimators"))
+    assert [line for line in lines[lines.index(heading) :] if line.startswith(("| `", "- "))] == [
+        "| `fit` | 1,797 by 64 | float64 | 8 s (6 s to 9 s) | 2 s (1.9 s to 2.5 s) | 4.00 | numpy | 130 | 0.25 |",
+        "| `row` | 1 by 64 | float64 | 100 µs (100 µs to 900 µs) | 150 µs (150 µs to 150 µs) | 0.67 | - | 9 | 0.25 |",
+        "- **Slower here:** `row` (float64) takes 1.50 times as long with fastnet.",
+        "- Not here: mnist, as MNIST is missing.",
+    ]
+    described = json.loads(drop_in_report.read_text(encoding="utf-8"))
+    assert [group["name"] for group in described["groups"]] == ["mnist-16"]
+    fit, row = described["drop_in"]["comparisons"]
+    assert fit["times_as_fast"] == pytest.approx(4)
+    assert row["scikit_learn"] == pytest.approx({"median": 1e-4, "low": 1e-4, "high": 9e-4})
+
+
+def test_durations_have_three_figures_and_a_unit(imported):
+    duration = imported("drop_in").duration
+    seconds = [125.0, 1.0, 0.9999, 0.0123456, 1.5e-5, 2e-7]
+    assert [duration(each) for each in seconds] == ["125 s", "1 s", "1000 ms", "12.3 ms", "15 µs", "0.2 µs"]
+
+
+def test_the_readme_shows_drop_in_estimators_between_marks_of_their_own(imported, drop_in_report, tmp_path):
+    readme_table = imported("readme_table")
+    readme = tmp_path / "README.md"
+    marks = readme_table.BEGIN, readme_table.END, readme_table.DROP_IN_BEGIN, readme_table.DROP_IN_END
+    readme.write_text("before\n{}a\n{}between\n{}b\n{}after\n".format(*marks), encoding="utf-8")
+    for _ in range(2):  # the second time changes nothing
+        readme_table.main([str(drop_in_report), "--readme", str(readme)], standalone_mode=False)
+        text = readme.read_text(encoding="utf-8")
+        start, end = text.index(marks[2]), text.index(marks[3])
+        assert text[start:end].splitlines()[1:] == [
+            "",
+            "| | X | scikit-learn | fastnet | times as fast |",
+            "|---|---:|---:|---:|---:|",
+            "| `fit` | 1,797 by 64, float64 | 8 s | 2 s | **4.00** |",
+            "| `row` | 1 by 64, float64 | 100 µs | 150 µs | 0.67 |",
+            "",
+        ]
+        assert "| `mnist-16` | 10 |" in text[:start]
+        assert text.endswith("after\n")
+
+
+def test_a_table_of_the_readme_stays_where_the_report_has_no_figures_for_it(imported, written_report, tmp_path):
+    readme_table = imported("readme_table")
+    readme = tmp_path / "README.md"
+    kept = f"{readme_table.DROP_IN_BEGIN}measured before\n{readme_table.DROP_IN_END}"
+    readme.write_text(f"{readme_table.BEGIN}{readme_table.END}{kept}", encoding="utf-8")
+    readme_table.main([str(written_report), "--readme", str(readme)], standalone_mode=False)
+    assert readme.read_text(encoding="utf-8").endswith(kept)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, []),
+        ({"loss_curve": [1.0, 0.50049], "scores": [0.9049, 0.7951]}, []),
+        ({"n_iter": 3}, ["3 epochs, not 2"]),
+        ({"loss_curve": [1.0, 0.501]}, ["a loss of 0.501, not 0.5"]),
+        ({"loss_curve": [1.0, float("nan")]}, ["a loss of nan, not 0.5"]),
+        ({"scores": [0.9, 0.806]}, ["scores that differ by 0.006"]),
+        ({"scores": [0.9, float("nan")]}, ["scores that differ by nan"]),
+    ],
+)
+def test_outcomes_that_are_not_the_same_are_told(imported, changed, told):
+    outcome = imported("sklearn_sides").Outcome
+    expected = {"n_iter": 2, "loss_curve": [1.0, 0.5], "scores": [0.9, 0.8]}
+    assert outcome(**expected | changed).differences(outcome(**expected)) == told
+
+
+def test_losses_are_compared_while_they_are_comparable(imported):
+    outcome = imported("sklearn_sides").Outcome
+    ours, theirs = outcome(3, [1.0, 0.6, 0.2], 0.9), outcome(3, [1.0, 0.5, 0.3], 0.9)
+    assert ours.differences(theirs, 1) == []
+    assert ours.differences(theirs, 2) == ["a loss of 0.6, not 0.5"]
+    assert ours.differences(theirs, 5) == ["a loss of 0.2, not 0.3"]
+
+
+def test_every_case_can_be_done_briefly_and_says_what_is_not_the_default(imported):
+    cases = imported("sklearn_cases").CASES
+    assert len({case.name for case in cases}) == len(cases)
+    assert all(case.scaled(1.0) == case for case in cases)
+    tabular = next(case for case in cases if case.name == "tabular")
+    assert (tabular.title, tabular.parameters["max_iter"]) == ("`MLPClassifier` on a table, max_iter=80", 80)
+    brief = tabular.scaled(0.01)
+    assert (brief.n_samples, brief.max_iter, brief.rounds) == (2_000, 2, 1)
+    digits = next(case for case in cases if case.name == "digits")
+    assert (digits.title, digits.parameters) == ("`MLPClassifier` on digits", {"random_state": 0})

@@ -10,10 +10,22 @@ from fastnet.backends.interface import Backend
 from fastnet.parameters import Parameters
 from fastnet.workloads import LoadedWorkload
 
-__all__ = ["BackendTrial", "OpenTrial", "Trial", "time_alternately", "time_first_call"]
+__all__ = ["BackendTrial", "OpenTrial", "Repeatable", "Trial", "time_alternately", "time_first_call"]
 
 
-class Trial(Protocol):
+class Repeatable(Protocol):
+    """Work that can be timed again and again."""
+
+    def reset(self) -> None:
+        """Go back to the start. Not timed."""
+        ...
+
+    def run(self) -> None:
+        """Do it, to the end. Timed."""
+        ...
+
+
+class Trial(Repeatable, Protocol):
     """Someone who trains a workload: a backend, or a peer.
 
     Attributes
@@ -104,7 +116,7 @@ def time_first_call(make: Callable[[], Trial]) -> tuple[Trial, float]:
     return trial, time.perf_counter() - start
 
 
-def time_alternately(trials: Sequence[Trial], rounds: int) -> list[tuple[float, ...]]:
+def time_alternately(trials: Sequence[Repeatable], rounds: int) -> list[tuple[float, ...]]:
     """Seconds of each of `rounds` runs of each trial; everyone runs once before anyone runs again."""
     seconds: list[list[float]] = [[] for _ in trials]
     for _ in range(rounds):
