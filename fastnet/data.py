@@ -246,12 +246,11 @@ class TargetCoding:
             matrix = matrix[:, None]
         if matrix.ndim != 2 or matrix.shape[1] != network.n_outputs:
             raise DataError(f"y must have shape (n_samples, {network.n_outputs}), got {values.shape}")
-        low, high = _target_range(network, self.task)
-        outside = (matrix < low) | (matrix > high)
+        outside, allowed = _outside(network, self.task, matrix)
         if outside.any():
             sample, output = np.unravel_index(int(np.argmax(outside)), matrix.shape)
             raise DataError(
-                f"y: {network.loss} with output {network.output} takes targets in [{low:g}, {high:g}], "
+                f"y: {network.loss} with output {network.output} takes targets {allowed}, "
                 f"got {matrix[sample, output]} at sample {sample}, output {output}"
             )
         return np.ascontiguousarray(matrix)
@@ -303,11 +302,15 @@ def split_validation(
     return parts[0], parts[2], parts[4] if sample_weight is not None else None, parts[1], parts[3]
 
 
-def _target_range(network: NetworkSpec, task: Task) -> tuple[float, float]:
-    """Targets that make sense, by loss and task: probabilities, counts, or anything."""
+def _outside(network: NetworkSpec, task: Task, targets: NDArray) -> tuple[NDArray[np.bool_], str]:
+    """Which targets (N, C) make no sense for the loss and the task, and in words which would."""
     if network.loss == "cross_entropy" or task != "regression":
-        return 0.0, 1.0
-    return (0.0 if network.loss == "poisson" else -np.inf), np.inf
+        return (targets < 0) | (targets > 1), "in [0, 1]"
+    if network.loss == "poisson":
+        return targets < 0, "of zero or more"
+    if network.loss == "gamma":
+        return targets <= 0, "above zero"
+    return np.zeros(targets.shape, bool), "of any size"
 
 
 def _as_targets(y: ArrayLike) -> NDArray:

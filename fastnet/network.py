@@ -42,9 +42,10 @@ class Network:
         for each.
     output : {"softmax", "sigmoid", "identity", "exp"}
         Softmax for one class per sample, sigmoid for binary and multilabel problems, identity for regression, exp for
-        counts.
-    loss : {"cross_entropy", "squared_error", "poisson"}, optional
-        By default the one that belongs to the output.
+        counts and for positive amounts.
+    loss : {"cross_entropy", "squared_error", "absolute_error", "poisson", "gamma"}, optional
+        By default the one that belongs to the output. The absolute error goes with identity, half the Poisson deviance
+        (of counts) and half the gamma deviance (of amounts above zero) go with exp.
     bias : bool
         Whether layers have a bias.
     reduction : {"mean", "sum"}

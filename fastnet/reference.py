@@ -164,8 +164,9 @@ OUTPUT_FUNCTIONS: dict[str, Callable[..., Array]] = {
 }
 
 
-# A head joins output and loss: logits (N, C), targets -> losses (N,) in nats, d_logits (N, C), both per sample.
-# Targets are class indices (N,) for softmax with cross-entropy, and a matrix (N, C) for the others.
+# A head joins output and loss: logits (N, C), targets -> losses (N,) in nats, d_logits (N, C), both per sample. The
+# absolute error alone is in the unit of the targets. Targets are class indices (N,) for softmax with cross-entropy, and
+# a matrix (N, C) for the others.
 
 
 def softmax_cross_entropy(logits: Array, labels: Array, *, xp: Any) -> tuple[Array, Array]:
@@ -188,6 +189,12 @@ def identity_squared_error(logits: Array, targets: Array, *, xp: Any) -> tuple[A
     """Half the squared difference, summed over outputs."""
     difference = logits - targets
     return 0.5 * (difference * difference).sum(axis=1), difference
+
+
+def identity_absolute_error(logits: Array, targets: Array, *, xp: Any) -> tuple[Array, Array]:
+    """The absolute difference, summed over outputs; the gradient is its sign, 0 at 0 (Koenker and Bassett 1978)."""
+    difference = logits - targets
+    return xp.abs(difference).sum(axis=1), xp.sign(difference)
 
 
 def sigmoid_squared_error(logits: Array, targets: Array, *, xp: Any) -> tuple[Array, Array]:
@@ -213,20 +220,35 @@ def exp_squared_error(logits: Array, targets: Array, *, xp: Any) -> tuple[Array,
 
 
 def exp_poisson(logits: Array, targets: Array, *, xp: Any) -> tuple[Array, Array]:
-    """Half the Poisson deviance ``y log(y / p) - y + p`` with ``p = exp(logits)``, summed over outputs."""
+    """Half the Poisson deviance ``y log(y / p) - y + p`` with ``p = exp(logits)``, summed over outputs.
+
+    McCullagh and Nelder 1989, section 2.3.
+    """
     p = xp.exp(logits)
     y_log_y = targets * xp.log(xp.where(targets > 0, targets, 1.0))
     return (y_log_y - targets * logits - targets + p).sum(axis=1), p - targets
+
+
+def exp_gamma(logits: Array, targets: Array, *, xp: Any) -> tuple[Array, Array]:
+    """Half the gamma deviance ``log(p / y) + y / p - 1`` with ``p = exp(logits)``, summed over outputs.
+
+    The gradient is ``1 - y / p``. Neither overflows where p does. McCullagh and Nelder 1989, section 2.3. The
+    ``HalfGammaLoss`` of scikit-learn is the same but for what does not depend on p.
+    """
+    ratio = targets * xp.exp(-logits)
+    return (logits - xp.log(targets) + ratio - 1).sum(axis=1), 1 - ratio
 
 
 HEAD_FUNCTIONS: dict[tuple[str, str], Callable[..., tuple[Array, Array]]] = {
     ("softmax", "cross_entropy"): softmax_cross_entropy,
     ("sigmoid", "cross_entropy"): sigmoid_cross_entropy,
     ("identity", "squared_error"): identity_squared_error,
+    ("identity", "absolute_error"): identity_absolute_error,
     ("sigmoid", "squared_error"): sigmoid_squared_error,
     ("softmax", "squared_error"): softmax_squared_error,
     ("exp", "squared_error"): exp_squared_error,
     ("exp", "poisson"): exp_poisson,
+    ("exp", "gamma"): exp_gamma,
 }
 
 

@@ -27,17 +27,17 @@ __all__ = [
 
 ACTIVATIONS = ("identity", "relu", "sigmoid", "tanh", "leaky_relu", "elu", "gelu", "silu")
 OUTPUTS = ("softmax", "sigmoid", "identity", "exp")
-LOSSES = ("cross_entropy", "squared_error", "poisson")
+LOSSES = ("cross_entropy", "squared_error", "absolute_error", "poisson", "gamma")
 REDUCTIONS = ("mean", "sum")
 DTYPES = ("float32", "float64")
 
-# The losses that mean something for an output, the usual one first. Cross-entropy needs probabilities, and the Poisson
-# deviance a positive mean without an upper bound.
+# The losses that mean something for an output, the usual one first. Cross-entropy needs probabilities, the Poisson and
+# gamma deviances a positive mean without an upper bound, and the absolute error a median, which may be anywhere.
 HEADS = {
     "softmax": ("cross_entropy", "squared_error"),
     "sigmoid": ("cross_entropy", "squared_error"),
-    "identity": ("squared_error",),
-    "exp": ("poisson", "squared_error"),
+    "identity": ("squared_error", "absolute_error"),
+    "exp": ("poisson", "gamma", "squared_error"),
 }
 
 # multiclass: one class per sample, the largest output wins. multilabel: any number of labels per sample, each

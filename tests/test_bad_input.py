@@ -27,8 +27,12 @@ def labeler(n_outputs=1):
     return Network([N_FEATURES, n_outputs], output="sigmoid", backend="numpy", seed=0)
 
 
-def counter():
-    return Network([N_FEATURES, 1], output="exp", backend="numpy", seed=0)
+def counter(**options):
+    return Network([N_FEATURES, 1], output="exp", backend="numpy", seed=0, **options)
+
+
+def meter():
+    return counter(loss="gamma")
 
 
 def with_one(array, value, where=(5, 2)):
@@ -111,7 +115,10 @@ BAD_TARGETS = {
     "value-too-large": (regressor, with_one(VALUES, 1e300), "y holds inf at sample 5"),
     "value-word": (regressor, ["1.5"] * 11 + ["high"], "y must hold numbers"),
     "values-two-columns": (regressor, np.ones((12, 2)), r"y must have shape \(n_samples, 1\), got \(12, 2\)"),
-    "count-negative": (counter, VALUES, r"poisson with output exp takes targets in \[0, inf\], got -1.0 at sample 0"),
+    "count-negative": (counter, VALUES, "poisson with output exp takes targets of zero or more, got -1.0 at sample 0"),
+    "amount-negative": (meter, VALUES, "gamma with output exp takes targets above zero, got -1.0 at sample 0"),
+    "amount-zero": (meter, with_one(VALUES + 2, 0), "takes targets above zero, got 0.0 at sample 5, output 0"),
+    "amount-zero-in-float32": (meter, with_one(VALUES + 2, 1e-50), "takes targets above zero, got 0.0 at sample 5"),
 }  # fmt: skip
 
 

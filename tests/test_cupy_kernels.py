@@ -106,8 +106,8 @@ def head_problem(output, loss, dtype, spread):
     logits = (spread * random.normal(size=(40, 4))).astype(dtype)
     if (output, loss) == ("softmax", "cross_entropy"):
         return logits, random.integers(0, 4, 40).astype(np.int32)
-    targets = random.integers(0, 3, logits.shape) if loss == "poisson" else random.integers(0, 2, logits.shape)
-    return logits, targets.astype(dtype)
+    low, high = {"poisson": (0, 3), "gamma": (1, 4)}.get(loss, (0, 2))
+    return logits, random.integers(low, high, logits.shape).astype(dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -117,6 +117,8 @@ def test_each_sample_of_a_head(cupy, operations, output, loss, spread, dtype):
     """One sample at a time, so that an infinite loss of one does not hide another's."""
     logits, targets = head_problem(output, loss, dtype, spread)
     logits[3, 2], logits[4, 0], logits[5] = np.nan, np.inf, -np.inf
+    if targets.ndim == 2:
+        logits[6] = targets[6]  # the kink of the absolute error
     spec = TrainingSpec(NetworkSpec((1, 4), (), output, loss, dtype=dtype, reduction="sum"))
     for sample in range(len(logits)):
         row, target = logits[sample : sample + 1], targets[sample : sample + 1]
@@ -157,7 +159,8 @@ def test_correct_predictions_with_ties_and_nan(cupy, operations, task, output, l
     logits = np.round(logits, 1)  # ties, and probabilities of exactly one half
     logits[7, 1:3] = np.nan
     if task == "multiclass" and targets.ndim == 2:
-        targets = np.eye(4)[np.random.default_rng(1).integers(0, 4, 40)] - (output == "identity")
+        shift = {"identity": -1, "exp": 1}.get(output, 0)
+        targets = np.eye(4)[np.random.default_rng(1).integers(0, 4, 40)] + shift
     spec = TrainingSpec(NetworkSpec((1, 4), (), output, loss, dtype="float64"), task=task)
     for sample in range(len(logits)):
         row, target = logits[sample : sample + 1], targets[sample : sample + 1]

@@ -174,7 +174,9 @@ def test_targets_come_from_other_libraries_too(x):
         (network(1, "sigmoid", "squared_error"), [0.25, 3.5], "regression", None, [[0.25], [3.5]]),
         (network(1, "identity", "squared_error"), [7, -8], "regression", None, [[7], [-8]]),
         (network(2, "identity", "squared_error"), [[7, -8]], "regression", None, [[7, -8]]),
+        (network(2, "identity", "absolute_error"), [[7, -8]], "regression", None, [[7, -8]]),
         (network(1, "exp", "poisson"), [0, 3], "regression", None, [[0], [3]]),
+        (network(1, "exp", "gamma"), [0.5, 3], "regression", None, [[0.5], [3]]),
     ],
 )  # fmt: skip
 def test_targets_are_coded_by_what_they_are_and_by_the_output(spec, y, task, classes, targets):

@@ -12,7 +12,15 @@ import pytest
 from scipy import sparse, special
 from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import accuracy_score, log_loss, mean_poisson_deviance, mean_squared_error, r2_score
+from sklearn.metrics import (
+    accuracy_score,
+    log_loss,
+    mean_absolute_error,
+    mean_gamma_deviance,
+    mean_poisson_deviance,
+    mean_squared_error,
+    r2_score,
+)
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from fastnet import SGD, Adam, Network, SpecError
@@ -84,6 +92,21 @@ def test_counts_and_figures_are_scikit_learns():
     figures = net.evaluate(X, LABELS)
     assert figures["loss"] == pytest.approx(mean_poisson_deviance(LABELS, values) / 2, rel=1e-5)
     assert figures["r2"] == pytest.approx(r2_score(LABELS, values), rel=1e-5)
+
+
+def test_amounts_and_figures_are_scikit_learns(backend_name):
+    amounts = np.exp(VALUES[:, 0]).astype(np.float32)
+    net = fitted([4, 6, 1], amounts, output="exp", loss="gamma", backend=backend_name)
+    figures = net.evaluate(X, amounts)
+    assert figures["loss"] == pytest.approx(mean_gamma_deviance(amounts, net.predict(X)) / 2, rel=1e-5)
+    assert figures["r2"] == pytest.approx(r2_score(amounts, net.predict(X)), rel=1e-5)
+
+
+def test_absolute_errors_and_figures_are_scikit_learns(backend_name):
+    net = fitted([4, 6, 2], VALUES, output="identity", loss="absolute_error", backend=backend_name)
+    figures = net.evaluate(X, VALUES)
+    assert figures["loss"] == pytest.approx(2 * mean_absolute_error(VALUES, net.predict(X)), rel=1e-5)  # two outputs
+    assert figures["r2"] == pytest.approx(r2_score(VALUES, net.predict(X)), rel=1e-5)
 
 
 def test_weighted_figures_are_scikit_learns():

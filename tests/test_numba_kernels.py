@@ -105,6 +105,8 @@ def test_head(output, loss, largest, dtype):
     logits = random.uniform(-largest, largest, (4, 70)).astype(dtype)
     labels, targets = random.integers(0, 4, 70).astype(np.int32), random.integers(0, 2, (4, 70)).astype(dtype)
     targets[:, ::2] = random.random((4, 35))
+    if loss == "gamma":
+        targets += 0.5  # which must be above zero
     exact = logits.T.astype(np.float64)
     expected_losses, expected_d = reference.HEAD_FUNCTIONS[output, loss](
         exact, labels if (output, loss) == ("softmax", "cross_entropy") else targets.T.astype(np.float64), xp=XP
@@ -115,6 +117,26 @@ def test_head(output, loss, largest, dtype):
     run(heads.HEADS[output, loss], logits, p, labels, targets, rows, d, losses)
     assert_elements_close(losses, expected_losses, dtype, factor)
     assert_elements_close(d.T, expected_d, dtype, factor)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gamma_does_not_overflow_where_outputs_do(dtype):
+    logits, targets = np.full((2, 16), 1e4, dtype), np.full((2, 16), 2, dtype)
+    p, rows = outputs_of("exp", logits)
+    d, losses = np.empty_like(logits), np.empty(16, dtype)
+    run(heads.HEADS["exp", "gamma"], logits, p, np.zeros(16, np.int32), targets, rows, d, losses)
+    assert np.isinf(p).all()
+    np.testing.assert_allclose(losses, 2 * (1e4 - np.log(2) - 1), rtol=1e-6)
+    np.testing.assert_array_equal(d, 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_slope_of_the_absolute_error_is_a_sign_and_keeps_nan(dtype):
+    logits, targets = np.array([[-2.5, 0.5, 0.5, np.nan] * 4], dtype), np.array([[0.5, 0.5, 0.25, 0.0] * 4], dtype)
+    d, losses = np.empty_like(logits), np.empty(16, dtype)
+    run(heads.HEADS["identity", "absolute_error"], logits, logits, np.zeros(16, np.int32), targets, logits, d, losses)
+    np.testing.assert_array_equal(d, [[-1, 0, 1, np.nan] * 4])
+    np.testing.assert_array_equal(losses, [3, 0, 0.25, np.nan] * 4)
 
 
 def count(task, output, logits, labels, targets, n_rows, *, by_labels):

@@ -7,7 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import special, stats
-from sklearn.metrics import log_loss, mean_poisson_deviance, mean_squared_error
+from sklearn.metrics import (
+    log_loss,
+    mean_absolute_error,
+    mean_gamma_deviance,
+    mean_poisson_deviance,
+    mean_squared_error,
+)
 
 from fastnet import reference
 from fastnet.backends.array_backend import NumpyNamespace
@@ -173,6 +179,33 @@ def test_poisson_is_half_of_scikit_learns_deviance_zero_counts_included():
     assert (counts == 0).any()
     losses, _ = reference.exp_poisson(logits, counts, xp=XP)
     np.testing.assert_allclose(losses.mean(), mean_poisson_deviance(counts[:, 0], np.exp(logits[:, 0])) / 2)
+
+
+def test_gamma_is_half_of_scikit_learns_deviance_summed_over_outputs():
+    logits, amounts = random_logits(), np.random.default_rng(1).gamma(2.0, size=(40, 3))
+    losses, _ = reference.exp_gamma(logits, amounts, xp=XP)
+    expected = sum(mean_gamma_deviance(amounts[:, output], np.exp(logits[:, output])) / 2 for output in range(3))
+    np.testing.assert_allclose(losses.mean(), expected)
+
+
+def test_gamma_of_large_logits_is_finite_and_right():
+    """Where their exponential is not."""
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        losses, d_logits = reference.exp_gamma(np.array([[1e4, 800.0]]), np.array([[2.0, 3.0]]), xp=XP)
+    np.testing.assert_allclose(losses, 1e4 + 800 - np.log(6) - 2, rtol=1e-15)
+    assert d_logits.tolist() == [[1, 1]]
+
+
+def test_absolute_error_is_scikit_learns_summed_over_outputs():
+    logits, targets = random_logits(), np.random.default_rng(1).normal(size=(40, 3))
+    losses, _ = reference.identity_absolute_error(logits, targets, xp=XP)
+    np.testing.assert_allclose(losses.mean(), 3 * mean_absolute_error(targets, logits))
+
+
+def test_slope_of_the_absolute_error_is_a_sign_and_keeps_nan():
+    logits, targets = np.array([[-2.5, 0.5, 0.5, np.nan]]), np.array([[0.5, 0.5, 0.4, 0.0]])
+    _, d_logits = reference.identity_absolute_error(logits, targets, xp=XP)
+    np.testing.assert_array_equal(d_logits, [[-1, 0, 1, np.nan]])
 
 
 def test_every_head_of_the_specification_exists_and_no_other():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn import neural_network
 from sklearn.exceptions import NotFittedError
+from sklearn.neural_network._base import ACTIVATIONS as SCIKIT_LEARN_ACTIVATIONS
 
 from fastnet import SGD, Network
 from fastnet.sklearn import MLPClassifier, MLPRegressor
@@ -20,6 +21,11 @@ TARGETS = {
     "values": X[:, :2] ** 2,
 }
 SMALL = {"hidden_layer_sizes": (6, 5), "random_state": 0, "max_iter": 10, "backend": "numpy"}
+
+
+needs_exp = pytest.mark.skipif(
+    "exp" not in SCIKIT_LEARN_ACTIVATIONS, reason="scikit-learn has exponential outputs since 1.7"
+)
 
 
 def fitted(kind, **options):
@@ -104,12 +110,48 @@ def test_to_scikit_learn_and_back(kind, solver):
             np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("loss", "theirs"),
+    [
+        ("squared_error", "squared_error"),
+        ("absolute_error", "squared_error"),
+        pytest.param("poisson", "poisson", marks=needs_exp),
+        pytest.param("gamma", "poisson", marks=needs_exp),
+    ],
+)
+def test_losses_of_a_regressor(loss, theirs):
+    """A network has them all; scikit-learn has one with the same outputs."""
+    y = np.exp(TARGETS["values"])
+    estimator = MLPRegressor(loss=loss, **SMALL).fit(X, y)
+    network = estimator.to_network()
+    assert network.spec.loss == loss
+    np.testing.assert_array_equal(network.predict(X), estimator.predict(X))
+    back = MLPRegressor.from_network(network, backend="numpy")
+    assert back.loss == loss
+    np.testing.assert_array_equal(back.predict(X), estimator.predict(X))
+    converted = estimator.to_sklearn()
+    assert converted.loss == theirs
+    np.testing.assert_allclose(converted.predict(X), estimator.predict(X), rtol=1e-12)
+    converted.partial_fit(X, y)  # and training goes on
+
+
 def test_parameters_survive_without_weights():
     theirs = MLPClassifier(alpha=0.5, solver="sgd", backend="numba").to_sklearn()
     assert theirs.get_params() == neural_network.MLPClassifier(alpha=0.5, solver="sgd").get_params()
     assert MLPClassifier.from_sklearn(theirs).get_params()["alpha"] == 0.5
     with pytest.raises(NotFittedError):
         MLPClassifier().to_network()
+
+
+@pytest.mark.parametrize("loss", ["poisson", "gamma"])
+def test_exponential_outputs_do_without_those_of_scikit_learn(loss, monkeypatch):
+    """Which has none before 1.7."""
+    monkeypatch.delitem(SCIKIT_LEARN_ACTIVATIONS, "exp", raising=False)
+    y = np.exp(TARGETS["value"])
+    estimator = MLPRegressor(loss=loss, **SMALL | {"backend": "auto"}).fit(X, y)
+    assert (estimator.predict(X) > 0).all()
+    with pytest.raises(ValueError, match=f"loss='{loss}' needs exponential outputs"):
+        estimator.to_sklearn()
 
 
 def test_what_scikit_learn_has_not_is_refused():

@@ -9,7 +9,8 @@ from fastnet.backends.array_backend import NumpyBackend
 from fastnet.backends.array_plan import ArrayPlan
 from fastnet.backends.interface import StepMetrics
 from fastnet.parameters import Parameters
-from fastnet.testing import assert_close, check_backend, conformance_checks, tolerance
+from fastnet.testing import assert_close, check_backend, conformance_checks, make_problem, tolerance
+from fastnet.testing.problems import KINK_MARGIN
 
 
 class Sabotaged(NumpyBackend):
@@ -222,3 +223,17 @@ def test_assert_close_admits_rounding_and_no_more():
     with pytest.raises(AssertionError, match="relative error"):
         assert_close([1 + 1.1 * allowed, 0.0], [1.0, 0.0], dtype="float32", longest_reduction=100)
     assert tolerance("float64", 1) == pytest.approx(tolerance("float32", 1) * 2.0**-29)
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "options"),
+    [(400, {"activation": "relu"}), (2500, {"output": "identity", "loss": "absolute_error"})],
+    ids=["relu", "absolute-error"],
+)
+def test_problems_keep_away_from_kinks(n_samples, options):
+    """With so many samples, the first draw would not."""
+    problem = make_problem((3, 4, 2), n_samples, **options)
+    (w1, w2), (b1, b2) = problem.parameters.weights, problem.parameters.biases
+    z = problem.dataset.x @ w1 + b1
+    distances = z if "activation" in options else np.tanh(z) @ w2 + b2 - problem.dataset.targets
+    assert np.abs(distances).min() > 0.99 * KINK_MARGIN

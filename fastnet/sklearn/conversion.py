@@ -30,7 +30,14 @@ _CLASSIFIER_LOSSES = {
     ("softmax", "squared_error"): "squared_error",
     ("sigmoid", "squared_error"): "squared_error",
 }
-_REGRESSOR_LOSSES = {("identity", "squared_error"): "squared_error", ("exp", "poisson"): "poisson"}
+_REGRESSOR_LOSSES = {
+    ("identity", "squared_error"): "squared_error",
+    ("identity", "absolute_error"): "absolute_error",
+    ("exp", "poisson"): "poisson",
+    ("exp", "gamma"): "gamma",
+}
+# What scikit-learn has in place of a loss that it has not: one with the same outputs.
+_SUBSTITUTES = {"absolute_error": "squared_error", "gamma": "poisson"}
 
 
 class Convertible(BaseEstimator):
@@ -117,20 +124,25 @@ class Convertible(BaseEstimator):
         """Return scikit-learn's own estimator with the same parameters and weights.
 
         What scikit-learn has not (`backend`, `class_weight`, a classifier's `loss`) is left out: predictions are the
-        same, and training goes on without it.
+        same, and training goes on without it. A regressor's loss "absolute_error" becomes "squared_error", and "gamma"
+        becomes "poisson", which have the same outputs.
 
         Raises
         ------
         ValueError
-            scikit-learn has not this activation.
+            scikit-learn has not this activation, or, before 1.7, no exponential outputs.
         """
         if not isinstance(self.activation, str) or self.activation not in SCIKIT_LEARN_ACTIVATIONS:
             raise ValueError(
                 f"scikit-learn has no activation {self.activation!r}: it can do without it only in fastnet"
             )
+        if self.loss in ("poisson", "gamma") and "exp" not in SCIKIT_LEARN_ACTIVATIONS:
+            raise ValueError(f"loss={self.loss!r} needs exponential outputs, which scikit-learn has since 1.7")
         kind = neural_network.MLPClassifier if is_classifier(self) else neural_network.MLPRegressor
+        parameters = self.get_params(deep=False)
+        parameters["loss"] = _SUBSTITUTES.get(self.loss, self.loss)
         known = kind().get_params()
-        estimator = kind(**{name: value for name, value in self.get_params(deep=False).items() if name in known})
+        estimator = kind(**{name: value for name, value in parameters.items() if name in known})
         estimator.__dict__.update(_fitted(self))
         return estimator
 

@@ -118,7 +118,7 @@ class PlanTrained(CallbackSupportMixin):
         work = Work((self.n_features_in_, *map(len, self.intercepts_)), X.shape[0], X.shape[0])
         choice = choose_for_prediction(self.backend, self.device, self.n_threads, work)
         if choice is None:
-            if isinstance(self.activation, str) and self.activation in ACTIVATIONS:
+            if isinstance(self.activation, str) and {self.activation, self.out_activation_} <= ACTIVATIONS.keys():
                 return super()._forward_pass_fast(X, check_input=False)
             choice = choose_backend("numpy", self.device, self.n_threads)
         network = translation.describe_network(self, np.result_type(X.dtype, *(coef.dtype for coef in self.coefs_)))

@@ -46,7 +46,13 @@ ACTIVATIONS = {
     "silu": "silu",
 }
 OUTPUTS = {"softmax": "softmax", "logistic": "sigmoid", "identity": "identity", "exp": "exp"}
-LOSSES = {"log_loss": "cross_entropy", "squared_error": "squared_error", "poisson": "poisson"}
+LOSSES = {
+    "log_loss": "cross_entropy",
+    "squared_error": "squared_error",
+    "absolute_error": "absolute_error",
+    "poisson": "poisson",
+    "gamma": "gamma",
+}
 
 
 def describe_network(estimator: Any, dtype: np.dtype) -> NetworkSpec:

@@ -23,7 +23,7 @@ from fastnet.data import Dataset
 from fastnet.parameters import Parameters
 from fastnet.spec import NetworkSpec, Task
 
-__all__ = ["HeldOut", "Samples", "outputs_averaged", "set_aside", "validate_given"]
+__all__ = ["HeldOut", "Samples", "check_targets", "outputs_averaged", "set_aside", "validate_given"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,11 +89,32 @@ def validate_given(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Sample
     return Samples(X, y, None if sample_weight is None else _check_sample_weight(sample_weight, X))
 
 
+def check_targets(estimator: Any, name: str, y: NDArray) -> None:
+    """Check that a loss which scikit-learn has not exists for these targets (N, C); with its own, it checks nothing.
+
+    Raises
+    ------
+    ValueError
+        The loss is "gamma", and a value is not above zero.
+    """
+    if estimator.loss != "gamma":
+        return
+    bad = y <= 0
+    if bad.any():
+        sample, output = np.unravel_index(int(np.argmax(bad)), y.shape)
+        raise ValueError(
+            f"loss='gamma' requires strictly positive {name}, got {y[sample, output]} at sample {sample}, "
+            f"output {output}"
+        )
+
+
 def _encode(estimator: Any, y: Any) -> NDArray:
     """One column for each output."""
     if not is_classifier(estimator):
         y = check_array(y, ensure_2d=False, dtype="numeric", input_name="y_val")
-        return y.reshape(-1, 1) if y.ndim == 1 else y
+        y = y.reshape(-1, 1) if y.ndim == 1 else y
+        check_targets(estimator, "y_val", y)
+        return y
     unknown = np.setdiff1d(unique_labels(y), estimator.classes_)
     if len(unknown):
         raise ValueError(f"y_val has classes that y has not: {unknown}")

@@ -25,8 +25,8 @@ __all__ = ["TOLERANCE_FACTOR", "Problem", "assert_close", "make_problem", "oracl
 # is 1.9 of these units.
 TOLERANCE_FACTOR = 8.0
 
-# Pre-activations of the small problems stay this far from zero, where ReLU and its kin have a kink, so that rounding
-# cannot move one to the other side.
+# Pre-activations of the small problems stay this far from zero, where ReLU and its kin have a kink, and outputs as far
+# from their targets, where the absolute error has one, so that rounding cannot move one to the other side.
 KINK_MARGIN = 1e-4
 
 _KINKED = ("relu", "leaky_relu")
@@ -133,9 +133,9 @@ def make_problem(
     spec = TrainingSpec(network, optimizer or SGD(learning_rate=0.1), batch_size, task or _DEFAULT_TASKS[output])
     for seed in range(1000):
         problem = _draw_problem(spec, n_samples, storage, weighted, np.random.default_rng(seed))
-        if activation not in _KINKED or _smallest_pre_activation(oracle(problem)) > KINK_MARGIN:
+        if _distance_from_kinks(oracle(problem)) > KINK_MARGIN:
             return problem
-    raise AssertionError("no seed keeps the pre-activations away from the kink: use fewer samples")
+    raise AssertionError("no seed keeps all values away from the kinks: use fewer samples")
 
 
 def _draw_problem(
@@ -172,6 +172,8 @@ def _draw_targets(spec: TrainingSpec, n_samples: int, random: np.random.Generato
         return random.integers(0, 2, shape).astype(network.dtype)
     if network.loss == "poisson":
         return random.integers(0, 4, shape).astype(network.dtype)
+    if network.loss == "gamma":
+        return random.gamma(2.0, size=shape).astype(network.dtype)
     return random.normal(size=shape).astype(network.dtype)
 
 
@@ -187,9 +189,12 @@ def oracle(problem: Problem) -> Problem:
     )
 
 
-def _smallest_pre_activation(problem: Problem) -> float:
+def _distance_from_kinks(problem: Problem) -> float:
     network, layout = problem.spec.network, problem.parameters.layout
-    hidden, _ = reference.forward(
+    hidden, logits = reference.forward(
         network, layout, problem.parameters.flat, problem.dataset.x, Operations(NumpyNamespace())
     )
-    return min((float(np.abs(z).min()) for z, _ in hidden), default=np.inf)
+    distances = [z for (z, _), activation in zip(hidden, network.activations, strict=True) if activation in _KINKED]
+    if network.loss == "absolute_error":
+        distances.append(logits - problem.dataset.targets)
+    return min((float(np.abs(distance).min()) for distance in distances), default=np.inf)

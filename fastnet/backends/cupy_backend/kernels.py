@@ -128,8 +128,10 @@ _HEADS = {
     ("sigmoid", "cross_entropy"): ("", "(z < T(0) ? T(0) : z) - z * y + log1p(exp(-fabs(z)))", "p - y"),
     ("sigmoid", "squared_error"): ("", _HALF_SQUARE, "(p - y) * p * (T(1) - p)"),
     ("identity", "squared_error"): ("", _HALF_SQUARE, "p - y"),
+    ("identity", "absolute_error"): ("", "fabs(p - y)", "p > y ? T(1) : (p < y ? T(-1) : p - y)"),
     ("exp", "squared_error"): ("", _HALF_SQUARE, "(p - y) * p"),
     ("exp", "poisson"): ("", "y * log(y > T(0) ? y : T(1)) - y * z - y + p", "p - y"),
+    ("exp", "gamma"): ("", "z - log(y) + y * exp(-z) - T(1)", "T(1) - y * exp(-z)"),
 }
 
 # What counts as correct: code before the loop over the outputs, in it, and after it.

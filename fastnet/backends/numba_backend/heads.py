@@ -112,6 +112,19 @@ def identity_squared_error(logits, p, labels, targets, rows, d, losses):
 
 
 @NativeFunction
+def identity_absolute_error(logits, p, labels, targets, rows, d, losses):
+    """The absolute difference; the gradient is its sign, and its own value where that is zero or NaN."""
+    zero, one = logits.dtype.type(0), logits.dtype.type(1)
+    losses[:] = zero
+    for c in range(logits.shape[0]):
+        for s in range(logits.shape[1]):
+            difference = p[c, s] - targets[c, s]
+            losses[s] += abs(difference)
+            below = -one if difference < zero else difference
+            d[c, s] = one if difference > zero else below
+
+
+@NativeFunction
 def sigmoid_squared_error(logits, p, labels, targets, rows, d, losses):
     """Half the squared difference; the gradient is ``(p - y) p (1 - p)``."""
     half, one = logits.dtype.type(0.5), logits.dtype.type(1)
@@ -164,14 +177,29 @@ def exp_poisson(logits, p, labels, targets, rows, d, losses):
             d[c, s] = p[c, s] - y
 
 
+@NativeFunction
+def exp_gamma(logits, p, labels, targets, rows, d, losses):
+    """``z - log(y) + y exp(-z) - 1``, half the gamma deviance; the gradient is ``1 - y exp(-z)``."""
+    zero, one = logits.dtype.type(0), logits.dtype.type(1)
+    losses[:] = zero
+    for c in range(logits.shape[0]):
+        for s in range(logits.shape[1]):
+            z, y = logits[c, s], targets[c, s]
+            ratio = y * math.exp(-z)
+            losses[s] += z - math.log(y if y > zero else one) + ratio - one  # targets beyond the last sample are zero
+            d[c, s] = one - ratio
+
+
 HEADS = {
     ("softmax", "cross_entropy"): softmax_cross_entropy,
     ("sigmoid", "cross_entropy"): sigmoid_cross_entropy,
     ("identity", "squared_error"): identity_squared_error,
+    ("identity", "absolute_error"): identity_absolute_error,
     ("sigmoid", "squared_error"): sigmoid_squared_error,
     ("softmax", "squared_error"): softmax_squared_error,
     ("exp", "squared_error"): exp_squared_error,
     ("exp", "poisson"): exp_poisson,
+    ("exp", "gamma"): exp_gamma,
 }
 
 
