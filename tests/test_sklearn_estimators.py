@@ -331,3 +331,23 @@ def test_names_of_features_are_compared():
     net = MLPClassifier(**SMALL).fit(pd.DataFrame(X, columns=list("abcde")), LABELS)
     with pytest.warns(UserWarning, match="does not have valid feature names"):
         net.predict(X)
+
+
+class Overrides(MLPRegressor):
+    def _backprop(self, *arguments):
+        return super()._backprop(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "held_out", "missing"),
+    [
+        ({"activation": "gelu"}, {}, "activation='gelu'"),
+        ({"activation": ["relu"], "loss": "gamma"}, {}, r"activation=\['relu'\], loss='gamma'"),
+        ({}, {"X_val": X, "y_val": VALUES}, "X_val"),
+    ],
+    ids=str,
+)
+def test_what_scikit_learns_own_training_has_not(parameters, held_out, missing):
+    with pytest.raises(UnsupportedSpecError, match=f"Overrides overrides _backprop.* has no {missing}"):
+        Overrides(**SMALL | parameters).fit(X, np.abs(VALUES) + 1, **held_out)
+    Overrides(**SMALL).fit(X, VALUES)

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neural_network._base import ACTIVATIONS
+from sklearn.base import is_classifier
+from sklearn.neural_network._base import ACTIVATIONS, LOSS_FUNCTIONS
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from fastnet.backends.registry import choose_backend
 from fastnet.data import is_sparse
+from fastnet.errors import UnsupportedSpecError
 from fastnet.sklearn import journal, training, translation
 from fastnet.sklearn.callbacks import CallbackSupportMixin, Epochs, follow_epochs
 from fastnet.sklearn.choice import Work, choose_for_prediction
@@ -61,14 +63,15 @@ class PlanTrained(CallbackSupportMixin):
         """
         start = time.perf_counter()
         method = "partial_fit" if incremental else "fit"
+        is_given = any(each is not None for each in validation)
         reason = _overridden(type(self))
         if reason:
+            _require_nothing_more(self, reason, is_given)
             options = {} if sample_weight is None else {"sample_weight": sample_weight}
             with journal.falling_back(type(self).__name__, method, reason):
                 return super()._fit(X, y, incremental=incremental, **options)
         epochs = Epochs() if incremental else follow_epochs(self, X, y, sample_weight)
         samples = self._prepare(X, y, sample_weight, incremental)
-        is_given = any(each is not None for each in validation)
         held_out = validate_given(self, *validation) if is_given else None
         choice, detail = training.train(self, samples, held_out, epochs, incremental=incremental)
         epochs.finish()
@@ -140,6 +143,17 @@ def _overridden(estimator_type: type) -> str:
         if owner is not object and owner.__module__.partition(".")[0] not in ("sklearn", "fastnet"):
             return f"{owner.__qualname__} overrides {name}, which fastnet does not call"
     return ""
+
+
+def _require_nothing_more(estimator: Any, reason: str, has_held_out: bool) -> None:
+    """Raise an error where scikit-learn's own training, which must run for `reason`, has not what was asked for."""
+    activation = estimator.activation
+    is_theirs = isinstance(activation, str) and activation in ACTIVATIONS
+    loss_is_theirs = estimator.loss in (("log_loss",) if is_classifier(estimator) else LOSS_FUNCTIONS)
+    asked_for = {f"activation={activation!r}": not is_theirs, f"loss={estimator.loss!r}": not loss_is_theirs}
+    missing = [name for name, is_missing in (asked_for | {"X_val": has_held_out}).items() if is_missing]
+    if missing:
+        raise UnsupportedSpecError(f"{reason}; and scikit-learn's own training has no {', '.join(missing)}")
 
 
 def _hidden_layer_sizes(estimator: Any) -> list[int]:
