@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from fastnet.backends.numba_backend import NumbaBackend, drivers
+from fastnet.backends.numba_backend import NumbaBackend, buffers, kernels
 from fastnet.backends.numba_backend.compiling import NativeFunction
 from fastnet.data import Dataset
 from fastnet.optimizers import SGD, Adam
@@ -18,8 +18,10 @@ from fastnet.testing import assert_close, make_problem
 
 @pytest.fixture
 def wanted(monkeypatch):
-    """Names of the native functions that were asked for, to be compiled or loaded."""
+    """Names of the native functions that were asked for, to be compiled or loaded, as if it were for the first time."""
     names, for_arguments = set(), NativeFunction.for_arguments
+    kernels.choose_kernels.cache_clear()
+    buffers._choose_activation.cache_clear()
 
     def note(native, *arguments):
         names.add(native._function.__name__)
@@ -68,7 +70,7 @@ def test_a_plan_asks_for_the_functions_of_its_network_alone(wanted):
 
 def loaded():
     """For how many combinations of types each function is there, compiled or from disk."""
-    counts = {driver.__name__: len(driver.signatures) for driver in (drivers.run_steps, drivers.predict_share)}
+    counts = {}
     for native in gc.get_objects():
         if type(native) is NativeFunction:
             name = native._function.__name__
@@ -104,6 +106,20 @@ def test_another_network_of_the_same_kind_compiles_nothing(storage):
     options = {"storage": storage, "optimizer": Adam(beta_1=0.8), "bias": False, "l2": 0.1, "input_scale": 0.5}
     train(make_problem((33, 5, 40, 18, 4), 60, **options), weight=np.ones(60, np.float32))
     assert loaded() == before
+
+
+def test_for_a_kind_seen_before_nothing_is_even_looked_up(monkeypatch):
+    """Finding out the types of arguments takes longer than all else that a small plan has to do."""
+    options = {"activation": "relu", "weighted": True, "batch_size": 10, "optimizer": Adam()}
+    train(make_problem((20, 9, 7, 3), **options))
+
+    def fail(native, *arguments):
+        raise AssertionError(f"{native._function.__name__} was looked up")
+
+    monkeypatch.setattr(NativeFunction, "for_arguments", fail)
+    train(make_problem((33, 5, 40, 18, 4), 60, **options | {"batch_size": 7, "optimizer": Adam(beta_1=0.8)}))
+    with pytest.raises(AssertionError, match="looked up"):
+        train(make_problem((20, 9, 7, 3), 12, dtype="float64", **options))
 
 
 # They take whole records, and are the ones that take longest to compile.

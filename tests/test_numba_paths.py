@@ -41,6 +41,7 @@ def divide(monkeypatch, n_groups, tile_rows):
 
     monkeypatch.setattr(plan, "count_groups", lambda n_rows, *_: max(1, min(n_rows // 30, n_groups)))
     monkeypatch.setattr(plan, "count_tile_rows", count_tile_rows)
+    monkeypatch.setattr(plan, "is_worth_sharing", lambda *_: True)
 
 
 def samples_in(form, x):

@@ -8,17 +8,18 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+import time
 from pathlib import Path
-from unittest.mock import patch
 
 import joblib
 import numpy as np
 import pytest
 
-from fastnet.backends.numba_backend import NumbaBackend
-from fastnet.backends.numba_backend.compiling import compiled
-from fastnet.backends.numba_backend.team import run_team, wait_for_all
+from fastnet.backends.numba_backend import NumbaBackend, team
+from fastnet.backends.numba_backend.compiling import NativeFunction
+from fastnet.backends.numba_backend.meeting import wait_for_all
+from fastnet.backends.numba_backend.team import run_team
+from fastnet.backends.numba_backend.views import own_wholes_at
 from fastnet.optimizers import Adam
 from fastnet.testing import make_problem
 
@@ -39,89 +40,128 @@ def trained_bits(shape="wide"):
     return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
-def n_helpers_alive():
-    return sum(thread.name.startswith("fastnet-") for thread in threading.enumerate())
+def n_threads():
+    """Threads of this process, those included that Python does not know of."""
+    return len(os.listdir("/proc/self/task"))  # noqa: PTH208, a folder of threads
 
 
-@compiled
-def meet(meeting, n_workers, n_times):
-    """Whether all came, every time."""
-    for _ in range(n_times):  # noqa: SIM110, Numba knows no generators here
-        if not wait_for_all(meeting, n_workers):
-            return False
-    return True
+def n_threads_without_helpers():
+    """Libraries that the first plan loads start threads of their own."""
+    make_problem(SHAPES["wide"]).plan(NumbaBackend(n_threads=1)).run([0.1])
+    return n_threads()
 
 
-@compiled
-def count_together(worker, n_workers, meeting, counters, n_rounds):
-    """How often a worker found another one in another round."""
-    n_wrong = 0
-    for number in range(n_rounds):
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@NativeFunction
+def note_workers(worker, n_workers, _team, record):
+    """Each worker notes how many there are."""
+    own_wholes_at(record, 64)[worker] = n_workers
+
+
+def workers(n_workers):
+    """What each worker of a team of so many is told about their number."""
+    notes = np.zeros(64, np.int64)
+    run_team(n_workers, note_workers.for_arguments(0, 0, 0, 0).address, notes.ctypes.data)
+    return np.trim_zeros(notes).tolist()
+
+
+@NativeFunction
+def count_together(worker, n_workers, meeting, record):
+    """How often a worker found another one in another round: notes[worker], of notes[-1] rounds."""
+    counters, notes = own_wholes_at(record, 8), own_wholes_at(record + 64, 9)
+    for number in range(notes[8]):
         counters[worker] = number
-        if not wait_for_all(meeting, n_workers):
-            return -1
+        wait_for_all(meeting, n_workers)
         for other in range(n_workers):
-            n_wrong += counters[other] != number
-        if not wait_for_all(meeting, n_workers):
-            return -1
-    return n_wrong
+            notes[worker] += counters[other] != number
+        wait_for_all(meeting, n_workers)
 
 
 def check_that_meetings_keep_rounds_apart():
     for n_workers in (1, 2, N_WORKERS + 1):
-        counters, n_wrong = np.full(n_workers, -1), {}
-
-        def work(worker, n_workers, meeting, counters=counters, n_wrong=n_wrong):
-            n_wrong[worker] = count_together(worker, n_workers, meeting, counters, 300)
-
-        run_team(n_workers, work)
-        assert n_wrong == dict.fromkeys(range(n_workers), 0)
-        assert counters.tolist() == [299] * n_workers
+        for n_rounds in (300, 0, 1, 1, 1):
+            counters, notes = (memory := np.zeros(17, np.int64))[:8], memory[8:]
+            counters[:n_workers], notes[8] = -1, n_rounds
+            run_team(n_workers, count_together.for_arguments(0, 0, 0, 0).address, memory.ctypes.data)
+            assert notes[:8].tolist() == [0] * 8
+            assert counters[:n_workers].tolist() == [n_rounds - 1] * n_workers
 
 
-def check_that_an_error_of_one_worker_frees_the_others():
-    for failing, error in ((0, KeyboardInterrupt), (0, ValueError), (1, ValueError), (N_WORKERS - 1, MemoryError)):
-        all_came = {}
-
-        def work(worker, n_workers, meeting, failing=failing, error=error, all_came=all_came):
-            meet(meeting, n_workers, 3)
-            if worker == failing:
-                raise error("one of them")
-            all_came[worker] = meet(meeting, n_workers, 10)
-
-        with pytest.raises(error, match="one of them"):
-            run_team(N_WORKERS, work)
-        assert sorted(all_came) == [worker for worker in range(N_WORKERS) if worker != failing]
-        assert not any(all_came.values())
-        assert n_helpers_alive() == 0
-
-
-@contextmanager
-def threads_left(number):
-    """A system that has so many threads left; yields what is left of them."""
-    start, left = threading.Thread.start, ["thread"] * number
-
-    def start_if_any_is_left(thread):
-        if not left:
-            raise RuntimeError("can't start new thread")
-        left.pop()
-        start(thread)
-
-    with patch.object(threading.Thread, "start", start_if_any_is_left):
-        yield left
+def allow_threads(*, allowed):
+    """No system can give a thread such a stack."""
+    threading.stack_size(0 if allowed else 2**46)
 
 
 def check_that_fewer_threads_give_the_same():
+    """A system that has so many threads left, and none for the others."""
     expected = trained_bits()
-    for n_left in (0, 1, 2):
-        with threads_left(n_left):
-            seen = []
-            run_team(N_WORKERS, lambda worker, n_workers, meeting, seen=seen: seen.append((worker, n_workers)))
-            assert sorted(seen) == [(worker, n_left + 1) for worker in range(n_left + 1)]
-        with threads_left(n_left) as left:
-            assert trained_bits() == expected
-            assert not left
-    assert n_helpers_alive() == 0
+    team._teams.clear()
+    for n_left in range(N_WORKERS):
+        allow_threads(allowed=True)
+        assert workers(n_left + 1) == [n_left + 1] * (n_left + 1)
+        allow_threads(allowed=False)
+        assert workers(N_WORKERS) == [n_left + 1] * (n_left + 1)
+        assert trained_bits() == expected
+
+
+def check_that_helpers_are_used_again():
+    before = n_threads_without_helpers()
+    expected = trained_bits()
+    assert n_threads() == before + N_WORKERS - 1
+    for n_workers in (2, N_WORKERS, 1, 3):
+        assert workers(n_workers) == [n_workers] * n_workers
+        assert trained_bits() == expected
+    assert n_threads() == before + N_WORKERS - 1
+    assert len(team._teams) == 1
+
+
+def check_that_idle_helpers_rest_and_end():
+    """Whatever becomes of the plans; and they come back when there is work again."""
+    before = n_threads_without_helpers()
+    expected = trained_bits()
+    time.sleep(0.05)
+    busy = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - busy < 0.05
+    assert n_threads() == before + N_WORKERS - 1
+    wait_until(lambda: n_threads() == before)
+    assert trained_bits() == expected
+    assert n_threads() == before + N_WORKERS - 1
+
+
+def check_that_a_small_run_needs_no_helpers():
+    problem = make_problem((40, 33, 9, 4), 4000, batch_size=500)
+    plan, before = problem.plan(NumbaBackend(n_threads=N_WORKERS)), n_threads()
+    assert plan._workspace.n_workers > 1
+    plan.run([0.1], np.arange(500))
+    assert n_threads() == before
+    plan.run(np.full(8, 0.1), np.arange(4000))
+    assert n_threads() > before
+
+
+def check_that_an_interrupt_arrives_after_the_run():
+    """All steps are made then, and the plan and the helpers can be used further."""
+    problem = make_problem(SHAPES["wide"], 4000, optimizer=Adam())
+    plans = [problem.plan(NumbaBackend(n_threads=N_WORKERS)) for _ in range(2)]
+    start = time.perf_counter()
+    for plan in plans:
+        plan.run(np.full(20, 0.01))
+    rates = np.full(int(20 / (time.perf_counter() - start)) + 100, 0.001)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        plans[0].run(rates)
+    plans[1].run(rates)
+    for plan in plans:
+        plan.run([0.01])
+    states = [plan.read_state() for plan in plans]
+    assert states[0]["n_updates"] == states[1]["n_updates"] == len(rates) + 21
+    np.testing.assert_array_equal(plans[0].read_parameters().flat, plans[1].read_parameters().flat)
 
 
 def check_fits_of_several_python_threads():
@@ -129,6 +169,7 @@ def check_fits_of_several_python_threads():
     shapes = list(SHAPES) * 3
     together = joblib.Parallel(n_jobs=len(shapes), backend="threading")(map(joblib.delayed(trained_bits), shapes))
     assert together == [trained_bits(shape) for shape in shapes]
+    assert len(team._teams) <= len(shapes)
 
 
 def check_fits_of_several_processes():
@@ -136,38 +177,91 @@ def check_fits_of_several_processes():
     assert together == [trained_bits(shape) for shape in SHAPES]
 
 
-def check_a_forked_child():
+def check_forked_children():
     """A child of a process that has trained on several threads has none of them, and starts its own."""
     expected = trained_bits()
-    reading_end, writing_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        signal.alarm(TIME_LIMIT)  # it would outlive its parent
-        os.write(writing_end, trained_bits().encode())
-        os._exit(0)
-    assert os.waitpid(child, 0) == (child, 0)
-    assert os.read(reading_end, 1000).decode() == trained_bits() == expected
+    for pause in (0, 0.05):  # helpers of the parent are awake, or asleep
+        assert trained_bits() == expected
+        time.sleep(pause)
+        reading_end, writing_end = os.pipe()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(TIME_LIMIT)  # it would outlive its parent
+            os.write(writing_end, trained_bits().encode())
+            os._exit(0)
+        assert os.waitpid(child, 0) == (child, 0)
+        assert os.read(reading_end, 1000).decode() == trained_bits() == expected
+
+
+def check_a_daemon_that_trains_when_python_ends():
+    problem = make_problem(SHAPES["wide"], 4000)
+    plan, runs = problem.plan(NumbaBackend(n_threads=N_WORKERS)), []
+
+    def train():
+        while True:
+            plan.run(np.full(20, 0.001))
+            runs.append(1)
+
+    threading.Thread(target=train, daemon=True).start()
+    wait_until(lambda: len(runs) > 3)
 
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="this system does not list threads there")
+
+
+def run_script(script):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    result = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=TIME_LIMIT
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()
 
 
 @pytest.mark.parametrize(
     "check",
     [
         check_that_meetings_keep_rounds_apart,
-        check_that_an_error_of_one_worker_frees_the_others,
         check_that_fewer_threads_give_the_same,
+        pytest.param(check_that_helpers_are_used_again, marks=needs_proc),
+        pytest.param(check_that_idle_helpers_rest_and_end, marks=needs_proc),
+        pytest.param(check_that_a_small_run_needs_no_helpers, marks=needs_proc),
+        check_that_an_interrupt_arrives_after_the_run,
         check_fits_of_several_python_threads,
         check_fits_of_several_processes,
-        pytest.param(check_a_forked_child, marks=needs_fork),
+        pytest.param(check_forked_children, marks=needs_fork),
+        check_a_daemon_that_trains_when_python_ends,
     ],
     ids=lambda check: check.__name__.removeprefix("check_"),
 )
 def test_team(check):
-    script = f"import test_numba_team as tests; tests.{check.__name__}(); print('right')"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    result = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=TIME_LIMIT
-    )
-    assert result.stdout.strip() == "right", result.stderr
+    assert run_script(f"import test_numba_team as tests; tests.{check.__name__}(); print('right')") == ["right"]
+
+
+AT_THE_END = """
+import atexit, os, time
+
+def n_threads():
+    return len(os.listdir("/proc/self/task"))
+
+def wait_for_threads():
+    deadline = time.monotonic() + 1
+    while n_threads() > before and time.monotonic() < deadline:
+        pass
+    print(n_threads() - before)
+
+atexit.register(wait_for_threads)  # before what is registered later, and so after it has run
+import test_numba_team as tests
+before = tests.n_threads_without_helpers()
+tests.trained_bits()
+print(n_threads() - before)
+time.sleep({pause})
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize("pause", [0, 0.05], ids=["awake", "asleep"])
+def test_helpers_end_before_python_does(pause):
+    """Long before they would end by themselves."""
+    assert run_script(AT_THE_END.format(pause=pause)) == [str(N_WORKERS - 1), "0"]

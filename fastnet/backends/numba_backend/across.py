@@ -52,11 +52,11 @@ def forward_across(network, kernels, samples, order, begin, tile, n_rows, flat, 
 
 @NativeFunction
 def backward_across(
-    network, kernels, samples, order, begin, tile, n_rows, flat, memory, tile_rows, transposed, sorting, gradient, adds
+    network, kernels, samples, scratch, worker, order, begin, tile, n_rows, flat, memory, gradient, adds
 ):
     """What :func:`backward_upright` does, in the other layout."""
     layers, lanes = layers_at(network.layers, network.layers_size), network.lanes
-    size = whole_vectors(n_rows, network.row_multiple)
+    size, tile_rows = whole_vectors(n_rows, network.row_multiple), scratch.tile_rows
     for i in range(layers.size - 1, -1, -1):
         layer = layers[i]
         d, below_h = tile_rows * layer.d, tile_rows * layers[i - 1].h if i > 0 else 0

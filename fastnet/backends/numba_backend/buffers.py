@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,9 @@ def code_network(
 ) -> CodedNetwork:
     """The record of a network, for samples as they are packed."""
     layers = layout.layers.copy()
-    written, read = np.empty(0, network.numpy_dtype), read_only((), network.numpy_dtype)
-    for layer, name in zip(layers, network.activations, strict=False):
-        layer["activate"] = ACTIVATE[name].for_arguments(written).address
-        layer["backward"] = BACKWARD[name].for_arguments(written, read).address if trains else 0
+    if network.n_layers > 1:
+        addresses = [_choose_activation(name, network.numpy_dtype, trains) for name in network.activations]
+        layers["activate"][:-1], layers["backward"][:-1] = zip(*addresses, strict=True)
     return CodedNetwork(
         layers,
         network.n_outputs,
@@ -67,6 +67,14 @@ def code_network(
         n_weights=layout.n_weights,
         n_parameters=layout.n_parameters if network.bias else layout.n_weights,
     )
+
+
+@cache
+def _choose_activation(name: str, dtype: np.dtype, trains: bool) -> tuple[int, int]:
+    """Addresses of an activation and of its derivative, compiled or loaded; zero for what is not needed."""
+    written, read = np.empty(0, dtype), read_only((), dtype)
+    backward = BACKWARD[name].for_arguments(written, read).address if trains else 0
+    return ACTIVATE[name].for_arguments(written).address, backward
 
 
 def code_optimizer(optimizer: Optimizer) -> CodedOptimizer:
@@ -152,6 +160,7 @@ def make_scratch(
     # Blocks of rows may reach beyond the last row of a tile, to the next panel.
     transposed = tile_rows * layout.n_columns + layout.lanes**2
     return Scratch(
+        n_workers,
         aligned_rows(n_workers, transposed + layout.n_transposed, dtype),
         tile_rows,
         transposed,

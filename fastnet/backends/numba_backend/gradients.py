@@ -10,9 +10,26 @@ from __future__ import annotations
 from fastnet.backends.numba_backend.blocks import lanes_of, load, multiply_add, sum_of_lanes, zeros
 from fastnet.backends.numba_backend.compiling import NativeFunction, call, inlined, kernel
 from fastnet.backends.numba_backend.partition import share_start, whole_vectors
-from fastnet.backends.numba_backend.records import Sorting
-from fastnet.backends.numba_backend.tiles import matrix_view
-from fastnet.backends.numba_backend.views import labels_at, layers_at, numbers_at, wholes_at
+from fastnet.backends.numba_backend.views import (
+    kernels_at,
+    labels_at,
+    layers_at,
+    matrix_of,
+    network_at,
+    numbers_at,
+    own_doubles_at,
+    own_labels_at,
+    own_numbers_at,
+    own_wholes_at,
+    part_of,
+    row_of,
+    run_at,
+    samples_at,
+    scratch_at,
+    state_at,
+    sums_at,
+    wholes_at,
+)
 
 __all__ = ["gradient_share"]
 
@@ -33,14 +50,14 @@ def head_of_tile(network, kernels, samples, order, begin, n_rows, scale, memory,
     d_logits (C, S) becomes the gradient of ``scale * sum_i w_i loss_i``.
     """
     size, n_outputs = whole_vectors(n_rows, network.row_multiple), network.n_outputs
-    logits = matrix_view(memory, tile_rows * network.logits, n_outputs, size)
-    p = matrix_view(memory, tile_rows * network.outputs, n_outputs, size)
-    d = matrix_view(memory, tile_rows * network.d_logits, n_outputs, size)
+    logits = matrix_of(memory, tile_rows * network.logits, n_outputs, size)
+    p = matrix_of(memory, tile_rows * network.outputs, n_outputs, size)
+    d = matrix_of(memory, tile_rows * network.d_logits, n_outputs, size)
     start = tile_rows * network.loss_rows
-    rows = matrix_view(memory, start, 2, size)
-    losses, weights = memory[start + 2 * size : start + 3 * size], memory[start + 3 * size : start + 4 * size]
-    targets = matrix_view(memory, start + 4 * size, n_outputs, size)
-    labels, predicted = label_rows[0, :size], label_rows[1, :size]
+    rows = matrix_of(memory, start, 2, size)
+    losses, weights = part_of(memory, start + 2 * size, size), part_of(memory, start + 3 * size, size)
+    targets = matrix_of(memory, start + 4 * size, n_outputs, size)
+    labels, predicted = part_of(label_rows, 0, size), part_of(label_rows, tile_rows, size)
 
     given_labels = labels_at(samples.labels, samples.labels_size)
     given_targets = numbers_at(memory, samples.targets, samples.targets_size)
@@ -56,14 +73,21 @@ def head_of_tile(network, kernels, samples, order, begin, n_rows, scale, memory,
 
 
 @NativeFunction
-def gradient_share(worker, n_workers, forward, backward, step, network, kernels, samples, order, flat, scratch, sums):
-    """One worker's groups of the rows of a step; what they contribute goes to `sums`.
+def gradient_share(worker, n_workers, step_begin, step_end, n_groups, scale, training):
+    """One worker's groups of the rows of a step, those at positions [step_begin, step_end).
 
     The gradient of a group is that of ``scale * sum_i w_i loss_i``, for a first layer whose inputs are not scaled.
     """
-    memory, tile_rows = scratch.memory[worker], scratch.tile_rows
-    n_correct, label_rows = scratch.n_correct[worker], scratch.labels[worker]
-    sorting = Sorting(scratch.values[worker], scratch.rows[worker], scratch.starts[worker])
+    network, kernels, samples = network_at(training.network), kernels_at(training.kernels), samples_at(training.samples)
+    state, scratch, run = state_at(training.state), scratch_at(training.scratch), run_at(training.run)
+    flat, order = own_numbers_at(training.like, state.flat, state.flat_size), wholes_at(run.order, run.order_size)
+    tile_rows = scratch.tile_rows
+    memory = row_of(own_numbers_at(flat, scratch.memory, scratch.memory_size), scratch.n_workers, worker)
+    label_rows = row_of(own_labels_at(scratch.labels, scratch.labels_size), scratch.n_workers, worker)
+    n_correct = row_of(own_wholes_at(scratch.n_correct, scratch.n_correct_size), scratch.n_workers, worker)
+    sums = sums_at(training.sums)
+    losses, corrects = own_doubles_at(sums.losses, sums.losses_size), own_wholes_at(sums.n_correct, sums.n_correct_size)
+    gradients = own_numbers_at(flat, sums.gradients, sums.gradients_size)
     first_tiles = wholes_at(samples.first_tiles, samples.first_tiles_size)
     layers = layers_at(network.layers, network.layers_size)
     if not network.across:
@@ -71,24 +95,27 @@ def gradient_share(worker, n_workers, forward, backward, step, network, kernels,
             layer, n_rows = layers[i], layers[i - 1].width
             place = scratch.transposed + layer.transposed
             call(kernels.transpose_weight, (flat, layer.weight, n_rows, layer.width, network.lanes, memory, place))
-    n_groups = step.n_groups
     for group in range(share_start(worker, n_workers, 0, n_groups), share_start(worker + 1, n_workers, 0, n_groups)):
-        begin = share_start(group, n_groups, step.begin, step.end)
-        end = share_start(group + 1, n_groups, step.begin, step.end)
+        begin = share_start(group, n_groups, step_begin, step_end)
+        end = share_start(group + 1, n_groups, step_begin, step_end)
         first_tile = first_tiles[group] if first_tiles.size else 0
-        gradient = sums.gradients[group]
+        gradient = row_of(gradients, losses.size, group)
         loss = 0.0
         n_correct[0] = 0
         n_tiles = -(-(end - begin) // tile_rows)
         for tile in range(n_tiles):
             first = share_start(tile, n_tiles, begin, end)
             n_rows = share_start(tile + 1, n_tiles, begin, end) - first
-            forward(network, kernels, samples, order, first, first_tile + tile, n_rows, flat, memory, tile_rows)
-            loss += head_of_tile(
-                network, kernels, samples, order, first, n_rows, step.scale, memory, tile_rows, label_rows, n_correct
+            tile_number = first_tile + tile
+            call(
+                kernels.forward,
+                (network, kernels, samples, order, first, tile_number, n_rows, flat, memory, tile_rows),
             )
-            backward(
-                network, kernels, samples, order, first, first_tile + tile, n_rows,
-                flat, memory, tile_rows, scratch.transposed, sorting, gradient, tile > 0,
-            )  # fmt: skip
-        sums.losses[group], sums.n_correct[group] = loss, n_correct[0]
+            loss += head_of_tile(
+                network, kernels, samples, order, first, n_rows, scale, memory, tile_rows, label_rows, n_correct
+            )
+            call(kernels.backward, (
+                network, kernels, samples, scratch, worker, order, first, tile_number, n_rows,
+                flat, memory, gradient, tile > 0,
+            ))  # fmt: skip
+        losses[group], corrects[group] = loss, n_correct[0]

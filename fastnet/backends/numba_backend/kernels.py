@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastnet.backends.numba_backend import copies
+from fastnet.backends.numba_backend.across import backward_across, forward_across
 from fastnet.backends.numba_backend.buffers import read_only
 from fastnet.backends.numba_backend.compiling import NativeFunction
+from fastnet.backends.numba_backend.drivers import predict_share, run_steps
+from fastnet.backends.numba_backend.gradients import gradient_share
 from fastnet.backends.numba_backend.heads import COUNTS, HEADS, OUTPUTS, weigh
 from fastnet.backends.numba_backend.layout import MemoryLayout
 from fastnet.backends.numba_backend.packing import PackedRows
@@ -21,58 +26,133 @@ from fastnet.backends.numba_backend.products import (
     panel_sums,
     row_sums,
 )
-from fastnet.backends.numba_backend.records import KERNELS_DTYPE, Samples
+from fastnet.backends.numba_backend.records import (
+    KERNELS_DTYPE,
+    CodedNetwork,
+    Prediction,
+    Samples,
+    Scratch,
+    Training,
+    record_dtype,
+)
 from fastnet.backends.numba_backend.sparse import sparse_kernels
-from fastnet.spec import NetworkSpec, Task
+from fastnet.backends.numba_backend.updates import adam_share, sgd_share
+from fastnet.backends.numba_backend.upright import backward_upright, forward_upright
+from fastnet.optimizers import SGD
+from fastnet.spec import NetworkSpec, Task, TrainingSpec
 
-__all__ = ["choose_kernels"]
+__all__ = ["Kind", "choose_kernels", "kind_of"]
 
 
-def choose_kernels(
+class TrainingKind(NamedTuple):
+    """What decides which functions training needs, beside those of the way forward."""
+
+    loss: str
+    task: Task
+    takes_labels: bool
+    is_weighted: bool  # samples have weights
+    sorts: bool  # packed samples come in another order each time
+    transposes: bool  # weights of hidden layers are needed transposed
+    is_sgd: bool
+
+
+class Kind(NamedTuple):
+    """All that decides which functions a network and its samples need: no sizes, so that there are few kinds."""
+
+    dtype: np.dtype
+    output: str
+    across: bool
+    is_single: bool  # has one layer
+    clears: bool  # clears what fills up the last vector of some layer
+    copies: bool  # dense samples do not lie as they are needed
+    packed: tuple[np.dtype, np.dtype] | None  # of values and columns
+    training: TrainingKind | None  # none for predictions
+
+
+def kind_of(
     network: NetworkSpec,
-    task: Task,
     layout: MemoryLayout,
     samples: Samples,
     packed: PackedRows | None,
-    *,
-    trains: bool,
-    in_batches: bool,
-) -> np.void:
-    """A record of KERNELS_DTYPE: the functions that a network and its samples may need, compiled or loaded."""
-    dtype, across, is_single = network.numpy_dtype, layout.across, network.n_layers == 1
+    spec: TrainingSpec | None = None,
+) -> Kind:
+    """The kind of a network with its layout and its samples; of predictions without `spec`, which says how to train."""
+    in_batches = spec is not None and spec.batch_size is not None
+    copies_rows = not packed and (in_batches or bool(samples.bytes.size))
+    return Kind(
+        network.numpy_dtype,
+        network.output,
+        layout.across,
+        is_single=network.n_layers == 1,
+        clears=bool(layout.layers["clears"].any()),
+        copies=not samples.tile_columns.size if layout.across else copies_rows,
+        packed=(packed.values.dtype, packed.columns.dtype) if packed else None,
+        training=TrainingKind(
+            network.loss,
+            spec.task,
+            network.takes_labels,
+            is_weighted=bool(samples.weights.size),
+            sorts=bool(packed) and in_batches,
+            transposes=bool(layout.n_transposed),
+            is_sgd=isinstance(spec.optimizer, SGD),
+        )
+        if spec
+        else None,
+    )
+
+
+@cache
+def choose_kernels(kind: Kind) -> NDArray:
+    """A record (1,) of KERNELS_DTYPE: the functions that networks of a kind need, compiled or loaded."""
+    dtype, across, is_single = kind.dtype, kind.across, kind.is_single
     numbers, table = read_only((), dtype), np.empty((0, 0), dtype)
     out, raw, raw_out = np.empty(0, dtype), read_only((), np.uint8), np.empty(0, np.uint8)
     whole, whole_out = read_only((), np.int64), np.empty(0, np.int64)
     given_labels, labels = read_only((), np.int32), np.empty(0, np.int32)
     left, panels = Left(0, 0, 0, 0, 0, 0), Panels(0, 0, 0)
-    kernels: np.void = np.zeros(1, KERNELS_DTYPE)[0]
+    network, chosen, samples, scratch = (
+        np.zeros(1, each)[0]
+        for each in (record_dtype(CodedNetwork), KERNELS_DTYPE, record_dtype(Samples), record_dtype(Scratch))
+    )
+    kernels = np.zeros(1, KERNELS_DTYPE)
 
     def need(name: str, function: NativeFunction, *arguments: Any) -> None:
         kernels[name] = function.for_arguments(*arguments).address
 
+    forward = forward_across if across else forward_upright
+    need("forward", forward, network, chosen, samples, whole, 0, 0, 0, out, out, 0)
     need("multiply", multiply, numbers, left, numbers, panels, out, panels, 0, 0, 0.0, numbers, panels, 0)
-    need("output", OUTPUTS[network.output], table, table, table)
-    if packed:
-        sparse = sparse_kernels(packed.values.dtype, packed.columns.dtype)
+    need("output", OUTPUTS[kind.output], table, table, table)
+    if kind.packed:
+        sparse = sparse_kernels(*kind.packed)
         need("sparse_product", sparse.product, raw, raw, whole, whole, 0, 0, 0, numbers, 0, 0, 0.0, 0, out, 0)
-    elif not across and (in_batches or samples.bytes.size):
-        need("load_rows", copies.load_rows, numbers, raw, whole, 0, 0, 0, out)
-    if across and not samples.tile_columns.size:
+    if kind.copies and across:
         need("load_columns", copies.load_columns, numbers, raw, whole, 0, 0, 0, 0, out)
+    elif kind.copies:
+        need("load_rows", copies.load_rows, numbers, raw, whole, 0, 0, 0, out)
     if is_single and not across:
         need("transpose_to_columns", copies.transpose_to_columns, out, 0, 0, 0, 0, 0, 0)
     elif not across:
         need("dot_with_panels", dot_with_panels, numbers, panels, 0, numbers, 0, 0, 0, out, 0, 0)
-    if layout.layers["clears"].any():
+    if kind.clears:
         need("clear_filling", copies.clear_filling, out, 0, 0, 0, 0, 0)
-    if not trains:
+    if not kind.training:
+        prediction = np.zeros(1, record_dtype(Prediction, dtype))[0]
+        need("predict_share", predict_share, 0, 0, 0, prediction)
         return kernels
 
-    if packed:
-        backward = raw, raw, whole, 0, numbers, 0, 0, 0, out, 0, False
-        need("sparse_product_backward", sparse.product_backward, *backward)
-        if in_batches:
-            need("sort_by_columns", sparse.sort_by_columns, raw, raw, whole, whole, 0, 0, whole_out, raw_out, raw_out)
+    training = np.zeros(1, record_dtype(Training, dtype))[0]
+    need("run_steps", run_steps, 0, 0, 0, training)
+    need("gradient_share", gradient_share, 0, 0, 0, 0, 0, 0.0, training)
+    update_share = sgd_share if kind.training.is_sgd else adam_share
+    need("update_share", update_share, 0, 0, 0, 0.0, 0.0, 0, training)
+    backward = backward_across if across else backward_upright
+    need("backward", backward, network, chosen, samples, scratch, 0, whole, 0, 0, 0, out, out, out, False)
+    if kind.packed:
+        sparse_backward = raw, raw, whole, 0, numbers, 0, 0, 0, out, 0, False
+        need("sparse_product_backward", sparse.product_backward, *sparse_backward)
+    if kind.training.sorts:
+        need("sort_by_columns", sparse.sort_by_columns, raw, raw, whole, whole, 0, 0, whole_out, raw_out, raw_out)
     if across:
         need("dots_of_rows", dots_of_rows, numbers, 0, 0, numbers, 0, 0, 0, 0, out, 0, False)
     else:
@@ -81,14 +161,15 @@ def choose_kernels(
         need("row_sums", row_sums, numbers, 0, 0, 0, 0, out, 0, False)
     else:
         need("transpose_to_panels", copies.transpose_to_panels, out, 0, 0, 0, 0, 0, 0)
-    if layout.n_transposed:
+    if kind.training.transposes:
         need("transpose_weight", copies.transpose_weight, out, 0, 0, 0, 0, out, 0)
-    load_targets = copies.load_labels if network.takes_labels else copies.load_targets
+    load_targets = copies.load_labels if kind.training.takes_labels else copies.load_targets
     need("load_targets", load_targets, given_labels, numbers, whole, 0, 0, labels, table)
-    load_weights = copies.load_weights if samples.weights.size else copies.equal_weights
+    load_weights = copies.load_weights if kind.training.is_weighted else copies.equal_weights
     need("load_weights", load_weights, numbers, whole, 0, 0, out)
-    head = HEADS[network.output, network.loss]
+    head = HEADS[kind.output, kind.training.loss]
     need("head", head, table, table, labels, table, table, table, out)
     need("weigh", weigh, table, out, dtype.type(0))
-    need("count", COUNTS[task, network.takes_labels], table, table, labels, table, labels, 0, whole_out)
+    count = COUNTS[kind.training.task, kind.training.takes_labels]
+    need("count", count, table, table, labels, table, labels, 0, whole_out)
     return kernels

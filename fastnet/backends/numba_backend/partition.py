@@ -5,10 +5,12 @@ Both depend on the sizes of the batch and of the network alone, never on the num
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from fastnet.backends.numba_backend.compiling import kernel
 from fastnet.parameters import ParameterLayout
 
-__all__ = ["count_groups", "count_tile_rows", "share_start", "whole_vectors"]
+__all__ = ["count_groups", "count_tile_rows", "is_worth_sharing", "share_start", "whole_vectors"]
 
 # Counts that divide evenly over the usual numbers of cores.
 _GROUP_COUNTS = (48, 32, 16, 8, 4, 2, 1)
@@ -17,6 +19,10 @@ _GROUP_COUNTS = (48, 32, 16, 8, 4, 2, 1)
 # backward pass. Narrow networks take longer for each, but want long
 # tiles, so that little of the time is spent between them.
 _GROUP_WORK = 2**17
+
+# A run is worth the while of more than one thread from this many multiply-adds on: one thread alone takes as long for
+# them as another takes to wake up.
+_SHARED_WORK = 2**21
 
 # What else is done for each number of a layer (its bias, its activation, its share of the loss), in multiply-adds.
 _WORK_PER_UNIT = 16
@@ -53,16 +59,28 @@ def whole_vectors(n_rows, multiple):  # type: ignore[no-untyped-def]
     return -(-n_rows // multiple) * multiple
 
 
+@lru_cache
 def count_groups(n_rows: int, layout: ParameterLayout, itemsize: int) -> int:
     """Number of groups that a batch of `n_rows` is divided into; `itemsize` bytes make one number."""
     rows = min(_FEWEST_ROWS + layout.size // _PARAMETERS_PER_ROW, _MOST_ROWS)
     few_rows = _ROWS_OF_LARGE if layout.size > _LARGE else _FEWEST_ROWS
     limit = min(
         max(n_rows // rows, min(n_rows // few_rows, _FEW_GROUPS)),
-        n_rows * (layout.size + _WORK_PER_UNIT * sum(layout.layer_sizes[1:])) // _GROUP_WORK,
+        n_rows * _work_of_row(layout) // _GROUP_WORK,
         _GROUP_BYTES // (layout.size * itemsize),
     )
     return next((count for count in _GROUP_COUNTS if count <= limit), 1)
+
+
+def is_worth_sharing(n_rows: int, layout: ParameterLayout) -> bool:
+    """Whether a run that looks at `n_rows` rows, in all its steps together, should have more than one worker."""
+    return n_rows * _work_of_row(layout) >= _SHARED_WORK
+
+
+@lru_cache
+def _work_of_row(layout: ParameterLayout) -> int:
+    """Multiply-adds of a forward pass."""
+    return layout.size + _WORK_PER_UNIT * sum(layout.layer_sizes[1:])
 
 
 def count_tile_rows(n_rows: int, n_columns: int, itemsize: int, *, packed: bool) -> int:

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastnet import reference
 from fastnet.backends.interface import StepMetrics
-from fastnet.backends.numba_backend.across import backward_across, forward_across
 from fastnet.backends.numba_backend.buffers import (
     code_network,
     code_optimizer,
@@ -23,26 +22,14 @@ from fastnet.backends.numba_backend.buffers import (
     make_state,
     read_only,
 )
-from fastnet.backends.numba_backend.compiling import compile_for_arguments
-from fastnet.backends.numba_backend.drivers import predict_share, run_steps
-from fastnet.backends.numba_backend.gradients import gradient_share
-from fastnet.backends.numba_backend.kernels import choose_kernels
-from fastnet.backends.numba_backend.layout import MemoryLayout, lay_out
+from fastnet.backends.numba_backend.kernels import choose_kernels, kind_of
+from fastnet.backends.numba_backend.layout import lay_out
 from fastnet.backends.numba_backend.packing import PackedRows, bound_tiles, pack_rows, pack_tiles, transpose_tiles
-from fastnet.backends.numba_backend.partition import count_groups, count_tile_rows
-from fastnet.backends.numba_backend.records import (
-    CodedOptimizer,
-    GroupSums,
-    Run,
-    Samples,
-    Scratch,
-    Sorting,
-    Step,
-)
-from fastnet.backends.numba_backend.team import new_meeting, run_team
-from fastnet.backends.numba_backend.updates import ADAM, GRADIENT_ONLY, adam_share, sgd_share
-from fastnet.backends.numba_backend.upright import backward_upright, forward_upright
-from fastnet.backends.numba_backend.views import as_record
+from fastnet.backends.numba_backend.partition import count_groups, count_tile_rows, is_worth_sharing
+from fastnet.backends.numba_backend.records import CodedOptimizer, Prediction, Run, Samples, as_record
+from fastnet.backends.numba_backend.team import prepare_team
+from fastnet.backends.numba_backend.updates import GRADIENT_ONLY
+from fastnet.backends.numba_backend.work import PlanRecords, TrainingWork, Workspace, do_prediction
 from fastnet.data import Dataset
 from fastnet.errors import PlanClosedError
 from fastnet.parameters import Parameters
@@ -73,7 +60,6 @@ class NumbaPlan:
         packed = pack_rows(dataset.x, self._dtype)
         self._layout = lay_out(spec.network, sparse=packed is not None)
         self._network = code_network(spec.network, self._layout, packed, trains=True)
-        self._optimizer = code_optimizer(spec.optimizer)
         remembered = reference.initial_state(spec.optimizer, parameters.flat, xp=np)
         self._state = make_state(self._layout, parameters.flat, list(remembered.values()))
         self._remembered = dict(zip(remembered, (self._state.first, self._state.second), strict=False))
@@ -83,12 +69,10 @@ class NumbaPlan:
         self._workspace = self._make_workspace(self._batch_rows)
         self._detail = self._describe(dataset.x, packed)
         self._samples = self._lay_out_samples(spec, dataset, packed)
-        kernels = choose_kernels(
-            spec.network, spec.task, self._layout, self._samples, packed,
-            trains=True, in_batches=self._batch_size is not None,
-        )  # fmt: skip
-        self._records = as_record(self._network), kernels, as_record(self._samples)
-        self._compiled = self._compile()
+        kernels = choose_kernels(kind_of(spec.network, self._layout, self._samples, packed, spec))
+        prepare_team(min(self._n_threads, self._count_groups(self._n_samples)))
+        self._records = PlanRecords(as_record(self._network), kernels, as_record(self._samples))
+        self._training = TrainingWork(self._records, code_optimizer(spec.optimizer), self._state, self._workspace)
         self._closed = False
 
     def _lay_out_samples(self, spec: TrainingSpec, dataset: Dataset, packed: PackedRows | None) -> Samples:
@@ -129,29 +113,6 @@ class NumbaPlan:
     def _count_groups(self, n_rows: int) -> int:
         return count_groups(n_rows, self._parameter_layout, self._dtype.itemsize)
 
-    def _compile(self) -> tuple[Any, ...]:
-        """What a run calls by address, compiled or loaded for the types of this plan."""
-        network, kernels, samples = self._records
-        state = self._state
-        _, scratch, sums = self._workspace
-        flat, order, step = state.flat, read_only((), np.int64), Step(0, 0, 0, 0.0, 0.0, 0)
-        forward = _forward(self._layout, self._records, flat)
-        backward_tile = backward_across if self._layout.across else backward_upright
-        sorting = Sorting(scratch.values[0], scratch.rows[0], scratch.starts[0])
-        backward = backward_tile.for_arguments(
-            network, kernels, samples, order, 0, 0, 0, flat, flat, 0, 0, sorting, flat, False
-        )
-        gradients = gradient_share.for_arguments(
-            0, 0, forward, backward, step, network, kernels, samples, order, flat, scratch, sums
-        )
-        update_share = adam_share if self._optimizer.kind == ADAM else sgd_share
-        update = update_share.for_arguments(0, 0, step, network, self._optimizer, state, sums.gradients)
-        functions = gradients, update, forward, backward
-        run = self._describe_run(np.zeros(0), None, self._batch_rows)
-        meeting, records = new_meeting(), (self._optimizer, state, scratch, sums, run)
-        compile_for_arguments(run_steps, 0, 1, meeting, *functions, network, kernels, samples, *records)
-        return functions
-
     @property
     def detail(self) -> str:
         """See :attr:`fastnet.backends.interface.TrainingPlan.detail`."""
@@ -169,37 +130,26 @@ class NumbaPlan:
         """See :meth:`fastnet.backends.interface.TrainingPlan.run`."""
         self._require_open()
         rates = np.array(learning_rates, np.float64)
-        run = self._call(self._optimizer, rates, order, self._batch_rows, self._workspace)
-        self._n_updates += len(rates)
-        metrics = run.losses, run.penalties, run.n_correct  # and not `run`, which holds the order too
-        return StepMetrics(lambda: metrics)
+        run = self._describe_run(rates, order, self._batch_rows)
+        self._n_updates += len(rates)  # before an interrupt, which arrives when the steps have been made
+        self._training.do(run, self._count_workers(run, self._workspace))
+        figures = run.figures  # and not `run`, which holds the order too
+        return StepMetrics(lambda: tuple(figures))
 
     def loss_and_gradients(self) -> tuple[float, Parameters]:
         """See :meth:`fastnet.backends.interface.TrainingPlan.loss_and_gradients`."""
         self._require_open()
         # That of a batch has too little room where the whole dataset is divided into more groups.
         workspace = self._make_workspace(self._n_samples) if self._batch_size else self._workspace
-        run = self._call(CodedOptimizer(GRADIENT_ONLY), np.zeros(1), None, self._n_samples, workspace)
-        return float(run.losses[0]), Parameters(self._parameter_layout, self._state.gradient[self._layout.positions])
+        run = self._describe_run(np.zeros(1), None, self._n_samples)
+        gradients_only = TrainingWork(self._records, CodedOptimizer(GRADIENT_ONLY), self._state, workspace)
+        gradients_only.do(run, self._count_workers(run, workspace))
+        gradient = self._state.gradient[self._layout.positions]
+        return float(run.figures[0, 0]), Parameters(self._parameter_layout, gradient)
 
-    def _call(
-        self,
-        optimizer: CodedOptimizer,
-        rates: NDArray[np.float64],
-        order: NDArray[np.int64] | None,
-        batch_rows: int,
-        workspace: Workspace,
-    ) -> Run:
-        """Make ``len(rates)`` steps of `batch_rows` samples each; the last may have fewer."""
-        run = self._describe_run(rates, order, batch_rows)
-        n_workers, scratch, sums = workspace
-        records = (*self._records, optimizer, self._state, scratch, sums, run)
-
-        def work(worker: int, n_workers: int, meeting: NDArray[np.int64]) -> None:
-            run_steps(worker, n_workers, meeting, *self._compiled, *records)
-
-        run_team(n_workers, work)
-        return run
+    def _count_workers(self, run: Run, workspace: Workspace) -> int:
+        n_rows = run.order.size or run.batch_rows * run.rates.size
+        return workspace.n_workers if is_worth_sharing(n_rows, self._parameter_layout) else 1
 
     def _describe_run(self, rates: NDArray[np.float64], order: NDArray[np.int64] | None, batch_rows: int) -> Run:
         last_rows = batch_rows if order is None else len(order) - (len(rates) - 1) * batch_rows
@@ -211,9 +161,7 @@ class NumbaPlan:
             n_groups_last=self._count_groups(last_rows),
             first_update=self._n_updates + 1,
             rates=rates,
-            losses=np.empty(len(rates)),
-            penalties=np.zeros(len(rates)),
-            n_correct=np.empty(len(rates), np.int64),
+            figures=np.zeros((3, len(rates))),
         )
 
     def read_parameters(self) -> Parameters:
@@ -246,20 +194,12 @@ class NumbaPlan:
     def close(self) -> None:
         """See :meth:`fastnet.backends.interface.TrainingPlan.close`."""
         if not self._closed:
-            del self._samples, self._records, self._state, self._remembered, self._workspace
+            del self._samples, self._records, self._training, self._state, self._remembered, self._workspace
         self._closed = True
 
     def _require_open(self) -> None:
         if self._closed:
             raise PlanClosedError("this training plan is closed: make a new one with plan_training")
-
-
-class Workspace(NamedTuple):
-    """Workers, and the memory that they need for batches of up to some number of rows."""
-
-    n_workers: int
-    scratch: Scratch
-    sums: GroupSums
 
 
 def _describe_storage(x: Any, packed: PackedRows | None) -> str:
@@ -269,11 +209,6 @@ def _describe_storage(x: Any, packed: PackedRows | None) -> str:
     return f"non-zeros ({share:.0%}) packed as {packed.values.dtype} with {packed.columns.dtype} columns"
 
 
-def _forward(layout: MemoryLayout, records: tuple[np.void, np.void, np.void], flat: NDArray) -> Any:
-    forward_tile = forward_across if layout.across else forward_upright
-    return forward_tile.for_arguments(*records, read_only((), np.int64), 0, 0, 0, flat, flat, 0)
-
-
 def predict(network: NetworkSpec, parameters: Parameters, x: Any, n_threads: int) -> NDArray:
     """Outputs (N, C) for x (N, D), dense or CSR."""
     n_samples, dtype = x.shape[0], network.numpy_dtype
@@ -281,13 +216,13 @@ def predict(network: NetworkSpec, parameters: Parameters, x: Any, n_threads: int
     packed = pack_rows(x, dtype)
     layout = lay_out(network, sparse=packed is not None)
     coded, samples = code_network(network, layout, packed, trains=False), code_samples(network, x, packed)
-    kernels = choose_kernels(network, "regression", layout, samples, packed, trains=False, in_batches=False)
+    kernels = choose_kernels(kind_of(network, layout, samples, packed))
     tile_rows = count_tile_rows(n_samples, layout.n_columns, dtype.itemsize, packed=packed is not None)
     scratch = make_scratch(layout, tile_rows, n_workers, dtype)
-    flat, order = make_state(layout, parameters.flat, []).flat, read_only((), np.int64)
+    flat = make_state(layout, parameters.flat, []).flat
     outputs = np.empty((n_samples, network.n_outputs), dtype)
-    records = as_record(coded), kernels, as_record(samples)
-    share = (_forward(layout, records, flat), *records, order, flat, scratch, outputs)
-    compile_for_arguments(predict_share, 0, n_workers, *share)
-    run_team(n_workers, lambda worker, n_workers, _: predict_share(worker, n_workers, *share))
+    prediction = Prediction(
+        as_record(coded), kernels, as_record(samples), as_record(scratch), flat, outputs, like=dtype.type(0)
+    )
+    do_prediction(prediction, n_workers if is_worth_sharing(n_samples, parameters.layout) else 1)
     return outputs

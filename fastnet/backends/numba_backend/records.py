@@ -1,4 +1,4 @@
-"""What kernels are told: named tuples of arrays and numbers, with addresses in place of names.
+"""What kernels are told: named tuples of arrays and numbers, which they get as records of addresses and numbers.
 
 They are data, not types: one compilation serves every network shape and kind of samples of a dtype.
 """
@@ -8,7 +8,8 @@ They are data, not types: one compilation serves every network shape and kind of
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,47 @@ __all__ = [
     "CodedOptimizer",
     "GroupSums",
     "OptimizerState",
+    "Prediction",
     "Run",
     "Samples",
     "Scratch",
-    "Sorting",
-    "Step",
+    "Training",
+    "as_record",
+    "record_dtype",
+    "refill",
 ]
+
+
+@cache
+def record_dtype(kind: Any, dtype: np.dtype | None = None) -> np.dtype:
+    """The dtype of the record of a named tuple.
+
+    An array becomes its address and ``NAME_size``, and a whole number or a truth value an int64. Numbers are float64,
+    but for those of the network's own `dtype`, which are declared as `np.floating`.
+    """
+    fields: list[tuple[str, Any]] = []
+    for name, hint in get_type_hints(kind).items():
+        fields.append((name, {float: np.float64, np.floating: dtype}.get(hint, np.int64)))
+        if hint == NDArray:
+            fields.append((f"{name}_size", np.int64))
+    return np.dtype(fields)
+
+
+def as_record(values: NamedTuple, dtype: np.dtype | None = None) -> NDArray:
+    """The record of a named tuple, as an array (1,); the arrays must be kept as long as it is used."""
+    return np.array([_fields(values)], record_dtype(type(values), dtype))
+
+
+def refill(record: NDArray, values: NamedTuple) -> None:
+    """Make it the record of another named tuple of the same kind."""
+    record[0] = _fields(values)
+
+
+def _fields(values: NamedTuple) -> tuple[Any, ...]:
+    fields: list[Any] = []
+    for value in values:
+        fields += (value.ctypes.data, value.size) if isinstance(value, np.ndarray) else (value,)
+    return tuple(fields)
 
 
 # A layer as kernels see it; see ``layout.py``.
@@ -48,7 +84,7 @@ LAYER_DTYPE = np.dtype(
 
 
 class CodedNetwork(NamedTuple):
-    """A ``fastnet.spec.NetworkSpec`` and its ``layout.MemoryLayout``; kernels get it as a record, see ``views.py``.
+    """A ``fastnet.spec.NetworkSpec`` and its ``layout.MemoryLayout``.
 
     Every layer has a bias here: those that the network has not are zeros that no update reaches.
     """
@@ -84,6 +120,7 @@ KERNELS_DTYPE = np.dtype(
             "load_rows", "load_columns", "load_targets", "load_weights",
             "transpose_weight", "transpose_to_columns", "transpose_to_panels", "clear_filling",
             "output", "head", "weigh", "count",
+            "forward", "backward", "gradient_share", "update_share", "run_steps", "predict_share",
         )
     ]
 )  # fmt: skip
@@ -103,8 +140,7 @@ class CodedOptimizer(NamedTuple):
 class Samples(NamedTuple):
     """Data as `fastnet.data.Dataset` has it; what there is none of is an empty array.
 
-    Samples are dense and of the network's dtype, dense bytes, or packed non-zeros (see ``packing.py``). Kernels get a
-    record, see ``views.py``.
+    Samples are dense and of the network's dtype, dense bytes, or packed non-zeros (see ``packing.py``).
     """
 
     n_features: int  # D
@@ -138,6 +174,7 @@ class OptimizerState(NamedTuple):
 class Scratch(NamedTuple):
     """Working memory of each worker; see ``layout.py`` for what lies where in a tile."""
 
+    n_workers: int  # K
     memory: NDArray  # (K, ...)
     tile_rows: int
     transposed: int  # where the transposed weights start
@@ -147,14 +184,6 @@ class Scratch(NamedTuple):
     values: NDArray  # (K, ...) uint8
     rows: NDArray  # (K, ...) uint8
     starts: NDArray  # (K, D + 1) int64
-
-
-class Sorting(NamedTuple):
-    """What one worker sorts the non-zeros of a tile into."""
-
-    values: NDArray
-    rows: NDArray
-    starts: NDArray
 
 
 class GroupSums(NamedTuple):
@@ -175,17 +204,30 @@ class Run(NamedTuple):
     n_groups_last: int  # of the last step, whose batch may be shorter
     first_update: int  # number of updates once the first step is done
     rates: NDArray  # (S,) float64
-    losses: NDArray  # (S,) float64, written
-    penalties: NDArray  # (S,) float64, written
-    n_correct: NDArray  # (S,) int64, written
+    figures: NDArray  # (3, S) float64, written: losses, penalties, and how many samples were right
 
 
-class Step(NamedTuple):
-    """One of them."""
+class Training(NamedTuple):
+    """All that a run of training steps needs: each field is the record of the named tuple that it is called after."""
 
-    begin: int  # positions [begin, end)
-    end: int
-    n_groups: int
-    scale: float  # from the sum of weighted losses to the objective
-    rate: float
-    n_updates: int  # once it is done
+    network: NDArray
+    kernels: NDArray
+    samples: NDArray
+    optimizer: NDArray
+    state: NDArray
+    scratch: NDArray
+    sums: NDArray
+    run: NDArray
+    like: np.floating  # any number: its dtype is that of the network
+
+
+class Prediction(NamedTuple):
+    """All that a prediction needs: records, the parameters as they lie in memory, and the outputs."""
+
+    network: NDArray
+    kernels: NDArray
+    samples: NDArray
+    scratch: NDArray
+    flat: NDArray
+    outputs: NDArray  # (N, C), written
+    like: np.floating

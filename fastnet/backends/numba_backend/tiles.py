@@ -6,22 +6,17 @@
 from __future__ import annotations
 
 from fastnet.backends.numba_backend.compiling import call, inlined
+from fastnet.backends.numba_backend.views import part_of
 
-__all__ = ["activate", "activation_backward", "matrix_view"]
-
-
-@inlined
-def matrix_view(memory, start, n_rows, n_columns):
-    """(n_rows, n_columns) of a flat array from `start` on."""
-    return memory[start : start + n_rows * n_columns].reshape(n_rows, n_columns)
+__all__ = ["activate", "activation_backward"]
 
 
 @inlined
 def activate(layer, memory, tile_rows, n_numbers):
     """Apply a layer's activation to the first numbers of its h, keeping z where the derivative will need it."""
-    h = memory[tile_rows * layer.h : tile_rows * layer.h + n_numbers]
+    h = part_of(memory, tile_rows * layer.h, n_numbers)
     if layer.kept != layer.h:
-        kept = memory[tile_rows * layer.kept : tile_rows * layer.kept + n_numbers]
+        kept = part_of(memory, tile_rows * layer.kept, n_numbers)
         for k in range(n_numbers):  # Numba takes seconds to compile the assignment of an array
             kept[k] = h[k]
     call(layer.activate, (h,))
@@ -30,6 +25,6 @@ def activate(layer, memory, tile_rows, n_numbers):
 @inlined
 def activation_backward(layer, memory, tile_rows, n_numbers):
     """Turn the first numbers of a layer's d from gradients with respect to h into those with respect to z."""
-    d = memory[tile_rows * layer.d : tile_rows * layer.d + n_numbers]
-    kept = memory[tile_rows * layer.kept : tile_rows * layer.kept + n_numbers]
+    d = part_of(memory, tile_rows * layer.d, n_numbers)
+    kept = part_of(memory, tile_rows * layer.kept, n_numbers)
     call(layer.backward, (d, kept))

@@ -16,6 +16,16 @@ import math
 
 from fastnet.backends.numba_backend.compiling import NativeFunction, inlined, kernel
 from fastnet.backends.numba_backend.partition import share_start
+from fastnet.backends.numba_backend.views import (
+    network_at,
+    optimizer_at,
+    own_doubles_at,
+    own_numbers_at,
+    part_of,
+    row_of,
+    state_at,
+    sums_at,
+)
 
 __all__ = ["ADAM", "CHUNK", "GRADIENT_ONLY", "MOMENTUM", "NESTEROV", "PLAIN_SGD", "adam_share", "sgd_share", "step_l2"]
 
@@ -27,11 +37,9 @@ CHUNK = 2048
 
 
 @inlined
-def sgd_update(optimizer, state, rate, begin, end):
+def sgd_update(optimizer, rate, flat, gradient, velocity):
     """``v = momentum v - rate g``; the step is v, or ``momentum v - rate g`` with the new v for Nesterov."""
-    flat, gradient = state.flat[begin:end], state.gradient[begin:end]
     rate, momentum = flat.dtype.type(rate), flat.dtype.type(optimizer.momentum)
-    velocity = state.first[begin:end]
     if optimizer.kind == PLAIN_SGD:
         for p in range(flat.size):
             flat[p] -= rate * gradient[p]
@@ -52,45 +60,47 @@ def adam_rate(optimizer, rate, n_updates):
 
 
 @inlined
-def adam_update(network, optimizer, state, step, begin, end):
-    """``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g ** 2``; the step is ``-rate_t m / (sqrt(v) + epsilon)``."""
-    flat, gradient = state.flat[begin:end], state.gradient[begin:end]
-    m, v = state.first[begin:end], state.second[begin:end]
+def adam_update(optimizer, rate, n_updates, n_weights, flat, gradient, m, v):
+    """``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g ** 2``; the step is ``-rate_t m / (sqrt(v) + epsilon)``.
+
+    The first `n_weights` of the parameters decay, or all where there are fewer.
+    """
     real = flat.dtype.type
     beta_1, beta_2 = real(optimizer.beta_1), real(optimizer.beta_2)
     rest_1, rest_2 = real(1.0 - optimizer.beta_1), real(1.0 - optimizer.beta_2)
-    epsilon, rate = real(optimizer.epsilon), real(adam_rate(optimizer, step.rate, step.n_updates))
+    epsilon, corrected_rate = real(optimizer.epsilon), real(adam_rate(optimizer, rate, n_updates))
     if optimizer.weight_decay > 0.0:
-        decay = real(step.rate * optimizer.weight_decay)
-        for p in range(min(flat.size, network.n_weights - begin)):
+        decay = real(rate * optimizer.weight_decay)
+        for p in range(min(flat.size, n_weights)):
             flat[p] -= decay * flat[p]
     for p in range(flat.size):
         m[p] = beta_1 * m[p] + rest_1 * gradient[p]
         v[p] = beta_2 * v[p] + rest_2 * (gradient[p] * gradient[p])
-        flat[p] -= rate * m[p] / (math.sqrt(v[p]) + epsilon)
+        flat[p] -= corrected_rate * m[p] / (math.sqrt(v[p]) + epsilon)
 
 
 @inlined
-def step_l2(network, step):
+def step_l2(network, scale):
     """What multiplies half the sum of squared weights in the objective of a step."""
-    return network.l2 * step.scale if network.l2_averaged else network.l2
+    return network.l2 * scale if network.l2_averaged else network.l2
 
 
 @inlined
-def add_groups(network, state, gradients, step, begin, end):
+def add_groups(network, sums, n_groups, scale, begin, end, flat, gradient):
     """Gradient of the objective, the l2 penalty included, from those of the groups, in their order.
 
-    Returns the sum of squared weights of the chunk, in float64.
+    `flat` and `gradient` are those of the parameters [begin, end). Returns the sum of the squared weights among them,
+    in float64.
     """
-    flat, gradient = state.flat[begin:end], state.gradient[begin:end]
-    first = gradients[0, begin:end]
+    gradients, n_rows, size = own_numbers_at(flat, sums.gradients, sums.gradients_size), sums.losses_size, end - begin
+    first = part_of(row_of(gradients, n_rows, 0), begin, size)
     for p in range(gradient.size):
         gradient[p] = first[p]
-    for group in range(1, step.n_groups):
-        other = gradients[group, begin:end]
+    for group in range(1, n_groups):
+        other = part_of(row_of(gradients, n_rows, group), begin, size)
         for p in range(gradient.size):
             gradient[p] += other[p]
-    input_scale, l2 = flat.dtype.type(network.input_scale), flat.dtype.type(step_l2(network, step))
+    input_scale, l2 = flat.dtype.type(network.input_scale), flat.dtype.type(step_l2(network, scale))
     for p in range(min(gradient.size, network.first_weight_size - begin)):
         gradient[p] *= input_scale
     squares = 0.0
@@ -102,24 +112,40 @@ def add_groups(network, state, gradients, step, begin, end):
 
 
 @NativeFunction
-def sgd_share(worker, n_workers, step, network, optimizer, state, gradients):
+def sgd_share(worker, n_workers, n_groups, scale, rate, _n_updates, training):
     """One worker's chunks of the parameters; the sum of squared weights of each goes to ``state.penalties``."""
-    n_chunks = state.penalties.size
+    network, optimizer = network_at(training.network), optimizer_at(training.optimizer)
+    state, sums = state_at(training.state), sums_at(training.sums)
+    flat = own_numbers_at(training.like, state.flat, state.flat_size)
+    gradient = own_numbers_at(flat, state.gradient, state.gradient_size)
+    velocity = own_numbers_at(flat, state.first, state.first_size)
+    penalties = own_doubles_at(state.penalties, state.penalties_size)
+    n_chunks = penalties.size
     for chunk in range(share_start(worker, n_workers, 0, n_chunks), share_start(worker + 1, n_workers, 0, n_chunks)):
         begin = chunk * CHUNK
         end = min(begin + CHUNK, network.n_parameters)
-        state.penalties[chunk] = add_groups(network, state, gradients, step, begin, end)
+        part, part_gradient = part_of(flat, begin, end - begin), part_of(gradient, begin, end - begin)
+        penalties[chunk] = add_groups(network, sums, n_groups, scale, begin, end, part, part_gradient)
         if optimizer.kind != GRADIENT_ONLY:
-            sgd_update(optimizer, state, step.rate, begin, end)
+            sgd_update(optimizer, rate, part, part_gradient, part_of(velocity, begin, end - begin))
 
 
 @NativeFunction
-def adam_share(worker, n_workers, step, network, optimizer, state, gradients):
+def adam_share(worker, n_workers, n_groups, scale, rate, n_updates, training):
     """The same for Adam and AdamW."""
-    n_chunks = state.penalties.size
+    network, optimizer = network_at(training.network), optimizer_at(training.optimizer)
+    state, sums = state_at(training.state), sums_at(training.sums)
+    flat = own_numbers_at(training.like, state.flat, state.flat_size)
+    gradient = own_numbers_at(flat, state.gradient, state.gradient_size)
+    first = own_numbers_at(flat, state.first, state.first_size)
+    second = own_numbers_at(flat, state.second, state.second_size)
+    penalties = own_doubles_at(state.penalties, state.penalties_size)
+    n_chunks = penalties.size
     for chunk in range(share_start(worker, n_workers, 0, n_chunks), share_start(worker + 1, n_workers, 0, n_chunks)):
         begin = chunk * CHUNK
         end = min(begin + CHUNK, network.n_parameters)
-        state.penalties[chunk] = add_groups(network, state, gradients, step, begin, end)
+        part, part_gradient = part_of(flat, begin, end - begin), part_of(gradient, begin, end - begin)
+        penalties[chunk] = add_groups(network, sums, n_groups, scale, begin, end, part, part_gradient)
         if optimizer.kind != GRADIENT_ONLY:
-            adam_update(network, optimizer, state, step, begin, end)
+            m, v = part_of(first, begin, end - begin), part_of(second, begin, end - begin)
+            adam_update(optimizer, rate, n_updates, network.n_weights - begin, part, part_gradient, m, v)

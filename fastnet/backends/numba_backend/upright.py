@@ -13,7 +13,15 @@ from fastnet.backends.numba_backend.copies import clear_end_of_rows
 from fastnet.backends.numba_backend.partition import whole_vectors
 from fastnet.backends.numba_backend.products import ADD_NOTHING, ADD_VECTORS, Left, Panels
 from fastnet.backends.numba_backend.tiles import activate, activation_backward
-from fastnet.backends.numba_backend.views import bytes_at, layers_at, numbers_at, wholes_at
+from fastnet.backends.numba_backend.views import (
+    bytes_at,
+    layers_at,
+    numbers_at,
+    own_bytes_at,
+    own_wholes_at,
+    row_of,
+    wholes_at,
+)
 
 __all__ = ["backward_upright", "forward_upright"]
 
@@ -130,9 +138,10 @@ def hidden_layer_backward(network, layers, kernels, i, n_rows, flat, memory, til
 
 @inlined
 def first_layer_backward(
-    network, layers, kernels, samples, order, begin, tile, n_rows, memory, tile_rows, sorting, gradient, adds
+    network, layers, kernels, samples, scratch, worker, order, begin, tile, n_rows, memory, gradient, adds
 ):
-    lanes, layer, n_features = network.lanes, layers[0], samples.n_features
+    """Gradients of the first layer."""
+    tile_rows, lanes, layer, n_features = scratch.tile_rows, network.lanes, layers[0], samples.n_features
     numbers = numbers_at(memory, samples.numbers, samples.numbers_size)
     d, n_panels = tile_rows * layer.d, layer.width // lanes
     if samples.row_starts_size:
@@ -144,14 +153,17 @@ def first_layer_backward(
                 memory, d, n_rows, n_panels, gradient, layer.weight, adds,
             ))  # fmt: skip
         else:
+            values = row_of(own_bytes_at(scratch.values, scratch.values_size), scratch.n_workers, worker)
+            rows = row_of(own_bytes_at(scratch.rows, scratch.rows_size), scratch.n_workers, worker)
+            starts = row_of(own_wholes_at(scratch.starts, scratch.starts_size), scratch.n_workers, worker)
             call(kernels.sort_by_columns, (
                 bytes_at(samples.packed_values, samples.packed_values_size),
                 bytes_at(samples.packed_columns, samples.packed_columns_size),
                 wholes_at(samples.row_starts, samples.row_starts_size), order, begin, n_rows,
-                sorting.starts, sorting.values, sorting.rows,
+                starts, values, rows,
             ))  # fmt: skip
             call(kernels.sparse_product_backward, (
-                sorting.values, sorting.rows, sorting.starts, n_features,
+                values, rows, starts, n_features,
                 memory, d, n_rows, n_panels, gradient, layer.weight, adds,
             ))  # fmt: skip
     else:
@@ -174,10 +186,10 @@ def first_layer_backward(
 
 @NativeFunction
 def backward_upright(
-    network, kernels, samples, order, begin, tile, n_rows, flat, memory, tile_rows, transposed, sorting, gradient, adds
+    network, kernels, samples, scratch, worker, order, begin, tile, n_rows, flat, memory, gradient, adds
 ):
     """Gradients of all layers from d_logits (C, S) of B samples, added to `gradient` if `adds`, else put there."""
-    layers = layers_at(network.layers, network.layers_size)
+    layers, tile_rows = layers_at(network.layers, network.layers_size), scratch.tile_rows
     size, n_layers = whole_vectors(n_rows, network.row_multiple), layers.size
     if n_layers == 1:
         d, layer = tile_rows * network.d_logits, layers[0]
@@ -186,8 +198,8 @@ def backward_upright(
         last_layer_backward(network, layers, kernels, n_rows, size, flat, memory, tile_rows, gradient, adds)
         for i in range(n_layers - 2, 0, -1):
             hidden_layer_backward(
-                network, layers, kernels, i, n_rows, flat, memory, tile_rows, transposed, gradient, adds
+                network, layers, kernels, i, n_rows, flat, memory, tile_rows, scratch.transposed, gradient, adds
             )
     first_layer_backward(
-        network, layers, kernels, samples, order, begin, tile, n_rows, memory, tile_rows, sorting, gradient, adds
+        network, layers, kernels, samples, scratch, worker, order, begin, tile, n_rows, memory, gradient, adds
     )

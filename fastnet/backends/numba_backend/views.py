@@ -1,7 +1,8 @@
-"""Arrays from the addresses that a record holds.
+"""Arrays and records from the addresses that a record holds.
 
-Records of a dozen arrays would be handed from function to function number by number, seven for each array, which takes
-longer than what a tiny network has to do, and seconds to compile. A record of addresses is handed on as one pointer.
+Named tuples of a dozen arrays would be handed from function to function number by number, seven for each array, which
+takes longer than what a tiny network has to do, and seconds to compile; and Python would look at each of them on every
+call. A record of addresses is handed on as one pointer.
 """
 
 # Functions of this file are read by Numba, which fills in their arguments:
@@ -10,69 +11,164 @@ longer than what a tiny network has to do, and seconds to compile. A record of a
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
-import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.np.arrayobj import populate_array
-from numpy.typing import NDArray
 
 from fastnet.backends.numba_backend.blocks import intrinsic
-from fastnet.backends.numba_backend.records import LAYER_DTYPE
+from fastnet.backends.numba_backend.records import (
+    KERNELS_DTYPE,
+    LAYER_DTYPE,
+    CodedNetwork,
+    CodedOptimizer,
+    GroupSums,
+    OptimizerState,
+    Run,
+    Samples,
+    Scratch,
+    record_dtype,
+)
 
-__all__ = ["as_record", "bytes_at", "labels_at", "layers_at", "numbers_at", "wholes_at"]
+__all__ = [
+    "bytes_at",
+    "doubles_at",
+    "kernels_at",
+    "labels_at",
+    "layers_at",
+    "matrix_of",
+    "network_at",
+    "numbers_at",
+    "optimizer_at",
+    "own_bytes_at",
+    "own_doubles_at",
+    "own_labels_at",
+    "own_numbers_at",
+    "own_wholes_at",
+    "part_of",
+    "row_of",
+    "run_at",
+    "samples_at",
+    "scratch_at",
+    "state_at",
+    "sums_at",
+    "wholes_at",
+]
 
 
-def as_record(values: NamedTuple) -> np.void:
-    """A record of the numbers of a named tuple, and for each array of its address and ``NAME_size``.
-
-    The arrays must be kept as long as the record is used.
-    """
-    fields: dict[str, int | float] = {}
-    for name, value in values._asdict().items():
-        fields[name] = value.ctypes.data if isinstance(value, np.ndarray) else value
-        if isinstance(value, np.ndarray):
-            fields[f"{name}_size"] = value.size
-    kinds = [(name, np.float64 if isinstance(value, float) else np.int64) for name, value in fields.items()]
-    record: NDArray = np.zeros(1, kinds)
-    record[0] = tuple(fields.values())
-    scalar: np.void = record[0]
-    return scalar
+def _make_array(array_type, context, builder, address, shape):
+    """A C-ordered array of one or two dimensions at an address, which may be a pointer."""
+    array = context.make_array(array_type)(context, builder)
+    item_size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(array_type.dtype)))
+    data = address if isinstance(address.type, ir.PointerType) else builder.inttoptr(address, array.data.type)
+    strides = [item_size] if len(shape) == 1 else [builder.mul(shape[1], item_size), item_size]
+    populate_array(array, data=data, shape=shape, strides=strides, itemsize=item_size, meminfo=None)
+    return array._getvalue()
 
 
-def _reader(number_type: Any) -> Any:
-    """A function that makes a read-only array of so many numbers at an address."""
-    array_type = types.Array(number_type, 1, "C", readonly=True)
+def _array_reader(number_type: Any, *, readonly: bool = True) -> Any:
+    """A function that makes an array of so many numbers at an address."""
+    array_type = types.Array(number_type, 1, "C", readonly=readonly)
 
     @intrinsic
     def read(context, address, size):
-        return array_type(address, size), lambda *given: _make_array(array_type, *given)
+        def generate(context, builder, signature, arguments):
+            return _make_array(array_type, context, builder, arguments[0], arguments[1:])
+
+        return array_type(address, size), generate
 
     return read
 
 
-bytes_at = _reader(types.uint8)
-wholes_at = _reader(types.int64)
-labels_at = _reader(types.int32)
-layers_at = _reader(numba.from_dtype(LAYER_DTYPE))
+bytes_at = _array_reader(types.uint8)
+wholes_at = _array_reader(types.int64)
+labels_at = _array_reader(types.int32)
+doubles_at = _array_reader(types.float64)
+layers_at = _array_reader(numba.from_dtype(LAYER_DTYPE))
+
+# Memory of the plan's own, which is written to:
+own_bytes_at = _array_reader(types.uint8, readonly=False)
+own_wholes_at = _array_reader(types.int64, readonly=False)
+own_labels_at = _array_reader(types.int32, readonly=False)
+own_doubles_at = _array_reader(types.float64, readonly=False)
+
+
+def _like_reader(*, readonly: bool) -> Any:
+    @intrinsic
+    def read(context, like, address, size):
+        number_type = like.dtype if isinstance(like, types.Array) else like
+        array_type = types.Array(number_type, 1, "C", readonly=readonly)
+
+        def generate(context, builder, signature, arguments):
+            return _make_array(array_type, context, builder, arguments[1], arguments[2:])
+
+        return array_type(like, address, size), generate
+
+    return read
+
+
+# The same, with numbers of the dtype of `like`, an array or a number:
+numbers_at = _like_reader(readonly=True)
+own_numbers_at = _like_reader(readonly=False)
+
+
+def _view(array, start, *shape):
+    """Of a flat array, what lies from a number on, in another shape. Nothing is checked, as a slice would do."""
+    array_type = types.Array(array.dtype, len(shape), "C", readonly=not array.mutable)
+
+    def generate(context, builder, signature, arguments):
+        data = builder.gep(context.make_array(array)(context, builder, arguments[0]).data, [arguments[1]])
+        return _make_array(array_type, context, builder, data, arguments[2:])
+
+    return array_type(array, start, *shape), generate
 
 
 @intrinsic
-def numbers_at(context, like, address, size):
-    """The same, with numbers of the dtype of the array `like`."""
-    array_type = types.Array(like.dtype, 1, "C", readonly=True)
-
-    def generate(context, builder, signature, arguments):
-        return _make_array(array_type, context, builder, signature, arguments[1:])
-
-    return array_type(like, address, size), generate
+def part_of(context, array, start, size):
+    """Numbers [start, start + size) of a flat array."""
+    return _view(array, start, size)
 
 
-def _make_array(array_type, context, builder, signature, arguments):
-    address, size = arguments
-    array = context.make_array(array_type)(context, builder)
-    item_size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(array_type.dtype)))
-    data = builder.inttoptr(address, array.data.type)
-    populate_array(array, data=data, shape=[size], strides=[item_size], itemsize=item_size, meminfo=None)
-    return array._getvalue()
+@intrinsic
+def matrix_of(context, array, start, n_rows, n_columns):
+    """(n_rows, n_columns) of a flat array from `start` on."""
+    return _view(array, start, n_rows, n_columns)
+
+
+@intrinsic
+def row_of(context, array, n_rows, row):
+    """A row of a flat array that is made up of so many."""
+    signature, generate_part = _view(array, types.intp, types.intp)
+
+    def generate(context, builder, _, arguments):
+        given, n_rows, row = arguments
+        size = builder.udiv(context.make_array(array)(context, builder, given).nitems, n_rows)
+        return generate_part(context, builder, _, [given, builder.mul(row, size), size])
+
+    return signature.return_type(array, types.intp, types.intp), generate
+
+
+def _record_reader(dtype: Any) -> Any:
+    """A function that takes what lies at an address as a record."""
+    record_type = numba.from_dtype(dtype)
+
+    @intrinsic
+    def read(context, address):
+        def generate(context, builder, signature, arguments):
+            return builder.inttoptr(arguments[0], context.get_value_type(record_type))
+
+        return record_type(address), generate
+
+    return read
+
+
+kernels_at = _record_reader(KERNELS_DTYPE)
+network_at = _record_reader(record_dtype(CodedNetwork))
+optimizer_at = _record_reader(record_dtype(CodedOptimizer))
+run_at = _record_reader(record_dtype(Run))
+samples_at = _record_reader(record_dtype(Samples))
+scratch_at = _record_reader(record_dtype(Scratch))
+state_at = _record_reader(record_dtype(OptimizerState))
+sums_at = _record_reader(record_dtype(GroupSums))
