@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from itertools import product
 from pathlib import Path
 
 import nox
@@ -56,6 +57,26 @@ def minimums(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def sklearn_suite(session: nox.Session) -> None:
+    """Run scikit-learn's own tests of its networks on fastnet's classes; FASTNET_SKLEARN=1.6.1 chooses a version."""
+    version = os.environ.get("FASTNET_SKLEARN")
+    session.install("--upgrade", ".", f"scikit-learn=={version}" if version else "scikit-learn", *group("test"))
+    suite = Path("tests", "sklearn_suite").resolve()
+    environment = {"PYTHONPATH": str(suite.parent), "PYTHONSAFEPATH": "1", "SCIPY_ARRAY_API": "1"}
+    failed = []
+    with tempfile.TemporaryDirectory() as empty_folder, session.chdir(empty_folder):
+        for classes, backend in product(["fastnet.sklearn", "fastnet.accel"], ["numpy", "numba"]):
+            what = [f"--mlp-classes={classes}", f"--mlp-backend={backend}"]
+            arguments = ["-c", str(suite / "pytest.ini"), "--rootdir=.", "--pyargs", "sklearn", *what, *session.posargs]
+            try:
+                session.run("pytest", *arguments, env=environment)
+            except nox.command.CommandFailed:
+                failed.append(f"{classes} on {backend}")
+    if failed:
+        session.error(f"failed: {', '.join(failed)}")
+
+
+@nox.session(default=False)
 def build(session: nox.Session) -> None:
     """Build source distribution and wheel, install the wheel, and test it away from the sources."""
     session.install("build", *group("test"))
@@ -71,18 +92,28 @@ def build(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure fastnet and its peers side by side; writes JSON and Markdown under benchmarks/results.
 
-    Without arguments, which may choose some of the benchmarks, it also measures how times grow with sizes, and puts the
-    new figures into the README. MNIST is read from FASTNET_DATA.
+    Without arguments, which may choose some of the benchmarks (`-- benchmarks/bench_sklearn.py`), it also measures how
+    times grow with sizes, and puts the new figures into the README. MNIST is read from FASTNET_DATA.
     """
     session.install(".", *group("bench"))
+    if session.posargs:
+        measure(session, "some", *session.posargs)
+        return
+    # The estimators are measured in a process that has not loaded any other library, as those of their users.
+    estimators = "benchmarks/bench_sklearn.py"
+    measure(session, "drop-in", estimators)
+    measure(session, "cpu", "benchmarks", f"--ignore={estimators}")
+    session.run("python", "benchmarks/scaling.py", "--out", "benchmarks/results")
+    session.run("python", "benchmarks/chart.py")
+    session.run("python", "benchmarks/readme_table.py")
+
+
+def measure(session: nox.Session, name: str, *arguments: str) -> None:
+    """Run benchmarks, and report on them under a name."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.json"
-        session.run("pytest", "benchmarks", "--benchmark-enable", f"--benchmark-json={raw}", *session.posargs)
-        session.run("python", "benchmarks/report.py", str(raw), "--out", "benchmarks/results")
-    if not session.posargs:
-        session.run("python", "benchmarks/scaling.py", "--out", "benchmarks/results")
-        session.run("python", "benchmarks/chart.py")
-        session.run("python", "benchmarks/readme_table.py")
+        session.run("pytest", "--benchmark-enable", f"--benchmark-json={raw}", *arguments)
+        session.run("python", "benchmarks/report.py", str(raw), "--out", "benchmarks/results", "--name", name)
 
 
 @nox.session(default=False)

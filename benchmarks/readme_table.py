@@ -59,14 +59,15 @@ def put_between(text: str, begin: str, end: str, table: str) -> str:
 @click.argument("report", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
 @click.option("--readme", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=README)
 def main(report: Path | None, readme: Path) -> None:
-    """Put the tables of REPORT, a JSON file of report.py, by default the newest one, between their marks in the README.
+    """Put the tables of REPORT, a JSON file of report.py, between their marks in the README; by default the newest ones.
 
     A table whose figures are not in the report stays as it is.
     """
-    report = report or latest_report()
-    text, speeds = readme.read_text(encoding="utf-8"), read_speeds(report)
-    text = put_between(text, BEGIN, END, as_table(speeds) if speeds else "")
-    text = put_between(text, DROP_IN_BEGIN, DROP_IN_END, as_drop_in_table(report))
+    text = readme.read_text(encoding="utf-8")
+    for each in [report] if report else [latest_report("cpu"), latest_report("drop-in")]:
+        speeds = read_speeds(each)
+        text = put_between(text, BEGIN, END, as_table(speeds) if speeds else "")
+        text = put_between(text, DROP_IN_BEGIN, DROP_IN_END, as_drop_in_table(each))
     readme.write_text(text, encoding="utf-8")
 
 

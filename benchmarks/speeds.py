@@ -39,9 +39,9 @@ class Speeds:
         return sorted((peer for peer in PEERS if peer in self.times), key=self.times.__getitem__)
 
 
-def latest_report() -> Path:
-    """The newest report of the CPU among those that are kept."""
-    return max(RESULTS.glob("cpu-*.json"))
+def latest_report(name: str = "cpu") -> Path:
+    """The newest report of a name among those that are kept."""
+    return max(RESULTS.glob(f"{name}-*.json"))
 
 
 def read_speeds(report: Path) -> list[Speeds]:
