@@ -59,7 +59,7 @@ def put_between(text: str, begin: str, end: str, table: str) -> str:
 @click.argument("report", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
 @click.option("--readme", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=README)
 def main(report: Path | None, readme: Path) -> None:
-    """Put the tables of REPORT, a JSON file of report.py, between their marks in the README; by default the newest ones.
+    """Put the tables of REPORT, a JSON file of report.py, between their marks in the README; by default the newest.
 
     A table whose figures are not in the report stays as it is.
     """
