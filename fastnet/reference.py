@@ -67,7 +67,7 @@ def identity_backward(d_h: Array, z: Array, h: Array, *, xp: Any) -> Array:
 
 def relu(z: Array, *, xp: Any) -> Array:
     """``h = max(z, 0)``."""
-    return xp.where(z < 0, 0.0, z)  # NaN stays NaN
+    return xp.maximum(z, 0.0)  # NaN stays NaN
 
 
 def relu_backward(d_h: Array, z: Array, h: Array, *, xp: Any) -> Array:
