@@ -10,7 +10,7 @@ from fastnet.backends.array_backend import NumpyBackend
 from fastnet.backends.numba_backend import NumbaBackend, plan, updates
 from fastnet.backends.numba_backend.buffers import code_samples, make_group_sums, make_scratch
 from fastnet.backends.numba_backend.layout import lay_out
-from fastnet.backends.numba_backend.partition import count_groups, count_tile_rows
+from fastnet.backends.numba_backend.partition import count_groups, count_tile_rows, is_worth_sharing
 from fastnet.data import Dataset
 from fastnet.errors import BackendUnavailableError, PlanClosedError
 from fastnet.optimizers import SGD, Adam, AdamW
@@ -130,6 +130,18 @@ def test_partition_goes_by_sizes_alone_and_within_its_bounds():
         assert groups == sorted(groups)  # a shorter last batch never needs more groups than there is room for
         assert groups[-1] == 48
     assert count_groups(10**6, ParameterLayout((10_000, 10_000, 10), bias=True), 8) == 1  # for want of memory
+
+
+def test_runs_are_shared_from_some_work_on():
+    """The more the larger the network is, and whatever its steps."""
+    for layer_sizes in ((2, 5, 1), (64, 100, 10), (784, 512, 512, 10)):
+        layout = ParameterLayout(layer_sizes, bias=True)
+        shared = [is_worth_sharing(n_rows, layout) for n_rows in 2 ** np.arange(21)]
+        assert shared == sorted(shared)
+        assert not shared[0]
+        assert shared[-1]
+    assert is_worth_sharing(1797, ParameterLayout((64, 100, 10), bias=True))  # an epoch of scikit-learn's digits
+    assert not is_worth_sharing(200, ParameterLayout((30, 100, 1), bias=True))
 
 
 @pytest.mark.parametrize("packed", [False, True])

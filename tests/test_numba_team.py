@@ -1,4 +1,4 @@
-"""Workers that meet in compiled code. What could wait for ever runs in a process of its own, and has a time limit."""
+"""Workers that share rounds of items. What could wait for ever runs in a process of its own, and has a time limit."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from fastnet.backends.numba_backend import NumbaBackend, team
+from fastnet.backends.numba_backend.atomics import add, load
 from fastnet.backends.numba_backend.compiling import NativeFunction
-from fastnet.backends.numba_backend.meeting import wait_for_all
+from fastnet.backends.numba_backend.sharing import Share, next_item, share_out
 from fastnet.backends.numba_backend.team import run_team
 from fastnet.backends.numba_backend.views import own_wholes_at
 from fastnet.optimizers import Adam
@@ -59,38 +60,80 @@ def wait_until(condition):
 
 
 @NativeFunction
-def note_workers(worker, n_workers, _team, record):
-    """Each worker notes how many there are."""
-    own_wholes_at(record, 64)[worker] = n_workers
-
-
-def workers(n_workers):
-    """What each worker of a team of so many is told about their number."""
-    notes = np.zeros(64, np.int64)
-    run_team(n_workers, note_workers.for_arguments(0, 0, 0, 0).address, notes.ctypes.data)
-    return np.trim_zeros(notes).tolist()
+def note_worker(share, item, record):
+    """Wait some milliseconds until there is a worker for each item; then note who did this one."""
+    notes = own_wholes_at(record, 65)
+    while item >= 0:
+        add(record + 8 * 64, 1)
+        n_looks = 0
+        while load(record + 8 * 64) < share.n_items and n_looks < 3_000_000:
+            n_looks += 1
+        notes[item] = share.worker + 1
+        item = next_item(share, item)
 
 
 @NativeFunction
-def count_together(worker, n_workers, meeting, record):
-    """How often a worker found another one in another round: notes[worker], of notes[-1] rounds."""
-    counters, notes = own_wholes_at(record, 8), own_wholes_at(record + 64, 9)
-    for number in range(notes[8]):
-        counters[worker] = number
-        wait_for_all(meeting, n_workers)
-        for other in range(n_workers):
-            notes[worker] += counters[other] != number
-        wait_for_all(meeting, n_workers)
+def note_workers(board, n_workers, record):
+    share_out(board, n_workers, own_wholes_at(record, 66)[65], n_workers, record)
 
 
-def check_that_meetings_keep_rounds_apart():
+def assert_workers(n_workers, expected):
+    """When a team of so many is called, so many take part, sooner or later, and never more."""
+    wait_until(lambda: len(workers(n_workers)) == expected)
+    assert all(workers(n_workers) <= set(range(expected)) for _ in range(10))
+
+
+def workers(n_workers):
+    notes = np.zeros(66, np.int64)
+    notes[65] = note_worker.for_arguments(Share(0, 0, 0, 0, 0), 0, 0).address
+    run_team(n_workers, note_workers.for_arguments(0, 0, 0).address, notes.ctypes.data)
+    return set(notes[:n_workers] - 1)
+
+
+@NativeFunction
+def write_round(share, item, record):
+    """Each item writes the number of the round to its place, after it has seen that of the round before in all."""
+    memory = own_wholes_at(record, 64)
+    while item >= 0:
+        for other in range(4, 4 + share.n_items):
+            memory[2] += memory[other] not in (memory[3] - 1, memory[3])
+        memory[4 + item] += 1
+        item = next_item(share, item)
+
+
+@NativeFunction
+def write_rounds(board, n_workers, record):
+    """Rounds of so many items each; every item of a round is done once, and before any of the next."""
+    memory = own_wholes_at(record, 64)
+    for number in range(memory[0]):
+        memory[3] = number + 1
+        share_out(board, n_workers, memory[63], memory[1], record)
+
+
+def run_rounds(n_workers, n_rounds, n_items):
+    """Memory that the rounds have used."""
+    memory = np.zeros(64, np.int64)
+    memory[:2], memory[63] = (n_rounds, n_items), write_round.for_arguments(Share(0, 0, 0, 0, 0), 0, 0).address
+    run_team(n_workers, write_rounds.for_arguments(0, 0, 0).address, memory.ctypes.data)
+    assert memory[2] == 0
+    assert memory[4 : 4 + n_items].tolist() == [n_rounds] * n_items
+    return memory
+
+
+def check_that_every_item_of_a_round_is_done_once_and_before_the_next_round():
     for n_workers in (1, 2, N_WORKERS + 1):
-        for n_rounds in (300, 0, 1, 1, 1):
-            counters, notes = (memory := np.zeros(17, np.int64))[:8], memory[8:]
-            counters[:n_workers], notes[8] = -1, n_rounds
-            run_team(n_workers, count_together.for_arguments(0, 0, 0, 0).address, memory.ctypes.data)
-            assert notes[:8].tolist() == [0] * 8
-            assert counters[:n_workers].tolist() == [n_rounds - 1] * n_workers
+        for n_rounds, n_items in ((3000, 1), (3000, 2), (3000, 7), (300, 50), (10, 0), (0, 5)):
+            run_rounds(n_workers, n_rounds, n_items)
+
+
+def check_that_nothing_is_touched_after_the_last_round():
+    """Teams of many sizes one after the other, some of whose helpers come too late."""
+    random = np.random.default_rng(0)
+    used = [run_rounds(*random.integers((1, 0, 0), (7, 20, 40))) for _ in range(3000)]
+    as_left = [memory.copy() for memory in used]
+    time.sleep(0.1)
+    np.testing.assert_array_equal(used, as_left)
+    assert len(team._teams) <= N_WORKERS + 2
 
 
 def allow_threads(*, allowed):
@@ -101,12 +144,12 @@ def allow_threads(*, allowed):
 def check_that_fewer_threads_give_the_same():
     """A system that has so many threads left, and none for the others."""
     expected = trained_bits()
-    team._teams.clear()
+    team._dismiss_teams()
     for n_left in range(N_WORKERS):
         allow_threads(allowed=True)
-        assert workers(n_left + 1) == [n_left + 1] * (n_left + 1)
+        assert_workers(n_left + 1, n_left + 1)
         allow_threads(allowed=False)
-        assert workers(N_WORKERS) == [n_left + 1] * (n_left + 1)
+        assert_workers(N_WORKERS, n_left + 1)
         assert trained_bits() == expected
 
 
@@ -115,7 +158,7 @@ def check_that_helpers_are_used_again():
     expected = trained_bits()
     assert n_threads() == before + N_WORKERS - 1
     for n_workers in (2, N_WORKERS, 1, 3):
-        assert workers(n_workers) == [n_workers] * n_workers
+        assert_workers(n_workers, n_workers)
         assert trained_bits() == expected
     assert n_threads() == before + N_WORKERS - 1
     assert len(team._teams) == 1
@@ -222,7 +265,8 @@ def run_script(script):
 @pytest.mark.parametrize(
     "check",
     [
-        check_that_meetings_keep_rounds_apart,
+        check_that_every_item_of_a_round_is_done_once_and_before_the_next_round,
+        check_that_nothing_is_touched_after_the_last_round,
         check_that_fewer_threads_give_the_same,
         pytest.param(check_that_helpers_are_used_again, marks=needs_proc),
         pytest.param(check_that_idle_helpers_rest_and_end, marks=needs_proc),

@@ -73,8 +73,8 @@ def code_network(
 def _choose_activation(name: str, dtype: np.dtype, trains: bool) -> tuple[int, int]:
     """Addresses of an activation and of its derivative, compiled or loaded; zero for what is not needed."""
     written, read = np.empty(0, dtype), read_only((), dtype)
-    backward = BACKWARD[name].for_arguments(written, read).address if trains else 0
-    return ACTIVATE[name].for_arguments(written).address, backward
+    activate = ACTIVATE[name].for_arguments(written).address
+    return activate, BACKWARD[name].for_arguments(written, read).address if trains else 0
 
 
 def code_optimizer(optimizer: Optimizer) -> CodedOptimizer:

@@ -27,7 +27,6 @@ __all__ = [
     "NativeFunction",
     "block_kernel",
     "call",
-    "compile_for_arguments",
     "compiled",
     "inlined",
     "kernel",
@@ -116,12 +115,6 @@ def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls, on its first call for each combination of types."""
     stamped = _stamped(function)
     return _with_cache(lambda **options: njit(**_OPTIONS, nogil=True, **options)(stamped))
-
-
-def compile_for_arguments(function: Any, *arguments: Any) -> None:
-    """Compile, or load, what :func:`compiled` returned, for arguments of the types of these."""
-    with _burst():
-        function.compile(tuple(map(typeof, arguments)))
 
 
 _burst_lock = threading.RLock()

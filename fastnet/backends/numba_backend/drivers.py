@@ -1,8 +1,8 @@
-"""The compiled functions that Python calls, by way of ``team.py``: all steps of a run, and predictions."""
+"""What Python calls, by way of ``team.py``: all steps of a run, and predictions."""
 
 # Legend: N samples, C outputs, S samples of a tile in whole vectors.
-# Every worker runs the same function, with its own number. What is added up belongs to a group or to a chunk of
-# parameters, never to a worker, so their number changes no result.
+# What is added up belongs to a group of rows or to a chunk of parameters, never to a worker: neither their number nor
+# who does what changes a result.
 
 # Kernels get their types from Numba:
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -10,11 +10,12 @@
 from __future__ import annotations
 
 from fastnet.backends.numba_backend.compiling import NativeFunction, call, inlined
-from fastnet.backends.numba_backend.meeting import wait_for_all
 from fastnet.backends.numba_backend.partition import whole_vectors
+from fastnet.backends.numba_backend.sharing import next_item, share_out
 from fastnet.backends.numba_backend.sparse import sample_at
 from fastnet.backends.numba_backend.updates import step_l2
 from fastnet.backends.numba_backend.views import (
+    address_of,
     doubles_at,
     kernels_at,
     matrix_of,
@@ -27,11 +28,16 @@ from fastnet.backends.numba_backend.views import (
     samples_at,
     scratch_at,
     state_at,
+    step_at,
     sums_at,
     wholes_at,
 )
 
-__all__ = ["predict_share", "run_steps"]
+__all__ = ["predict", "predict_share", "run_steps"]
+
+# Items for each worker that an update is cut into: the more, the less the workers wait for each other at the end, and
+# the more often they have to look for another one.
+UPDATE_ITEMS = 4
 
 
 @inlined
@@ -49,65 +55,69 @@ def mean_scale(training, network, order, begin, end):
 
 
 @inlined
-def note_losses(sums, n_groups, scale, step, figures):
+def note_losses(sums, step, figures, i):
     """Put the loss of a step, without its penalty, and its right predictions where the run collects them."""
     group_losses = doubles_at(sums.losses, sums.losses_size)
     group_corrects = wholes_at(sums.n_correct, sums.n_correct_size)
     loss, n_correct = 0.0, 0
-    for group in range(n_groups):
+    for group in range(step.n_groups):
         loss += group_losses[group]
         n_correct += group_corrects[group]
-    figures[0, step], figures[2, step] = scale * loss, n_correct
+    figures[0, i], figures[2, i] = step.scale * loss, n_correct
 
 
 @inlined
-def note_penalty(network, state, scale, step, figures):
+def note_penalty(network, state, step, figures, i):
     """The same for the penalty."""
     chunk_squares, squares = doubles_at(state.penalties, state.penalties_size), 0.0
     for chunk in range(chunk_squares.size):
         squares += chunk_squares[chunk]
-    figures[1, step] = 0.5 * step_l2(network, scale) * squares
-    figures[0, step] += figures[1, step]
+    figures[1, i] = 0.5 * step_l2(network, step) * squares
+    figures[0, i] += figures[1, i]
 
 
 @NativeFunction
-def run_steps(worker, n_workers, meeting, training):
-    """One worker's share of all steps of a run: gradients of groups of rows, then updates of chunks of parameters."""
+def run_steps(board, n_workers, training):
+    """All steps of a run: gradients of groups of rows, then updates of chunks of parameters."""
     network, kernels, state = network_at(training.network), kernels_at(training.kernels), state_at(training.state)
-    sums, run = sums_at(training.sums), run_at(training.run)
+    sums, run, step, record = sums_at(training.sums), run_at(training.run), step_at(training.step), address_of(training)
     order, rates = wholes_at(run.order, run.order_size), doubles_at(run.rates, run.rates_size)
     figures = matrix_of(own_doubles_at(run.figures, run.figures_size), 0, 3, rates.size)
-    n_positions = order.size or run.batch_rows
-    scale = 1.0
+    n_positions, n_update_items = order.size or run.batch_rows, min(state.penalties_size, UPDATE_ITEMS * n_workers)
     for i in range(rates.size):
-        begin = i * run.stride
-        end = min(begin + run.batch_rows, n_positions)
-        n_groups = run.n_groups if i < rates.size - 1 else run.n_groups_last
+        step.begin = i * run.stride
+        step.end = min(step.begin + run.batch_rows, n_positions)
+        step.n_groups = run.n_groups if i < rates.size - 1 else run.n_groups_last
+        step.rate, step.n_updates = rates[i], run.first_update + i
         if i == 0 or run.stride:
-            scale = mean_scale(training, network, order, begin, end)
-
-        call(kernels.gradient_share, (worker, n_workers, begin, end, n_groups, scale, training))
-        wait_for_all(meeting, n_workers)
-        if worker == 0:  # before the groups of the next step are written
-            note_losses(sums, n_groups, scale, i, figures)
-        call(kernels.update_share, (worker, n_workers, n_groups, scale, rates[i], run.first_update + i, training))
-        wait_for_all(meeting, n_workers)
-        if worker == 0 and network.l2 > 0.0:
-            note_penalty(network, state, scale, i, figures)
+            step.scale = mean_scale(training, network, order, step.begin, step.end)
+        share_out(board, n_workers, kernels.gradient_share, step.n_groups, record)
+        note_losses(sums, step, figures, i)
+        share_out(board, n_workers, kernels.update_share, n_update_items, record)
+        if network.l2 > 0.0:
+            note_penalty(network, state, step, figures, i)
 
 
 @NativeFunction
-def predict_share(worker, n_workers, _meeting, prediction):
-    """One worker's tiles of the outputs of all samples."""
+def predict(board, n_workers, prediction):
+    """The outputs (N, C) of all samples, tile by tile."""
+    network, kernels = network_at(prediction.network), kernels_at(prediction.kernels)
+    tile_rows = scratch_at(prediction.scratch).tile_rows
+    n_tiles = -(-prediction.outputs_size // (network.n_outputs * tile_rows))
+    share_out(board, n_workers, kernels.predict_share, n_tiles, address_of(prediction))
+
+
+@NativeFunction
+def predict_share(share, tile, prediction):
+    """One worker's tiles, `tile` first."""
     network, kernels = network_at(prediction.network), kernels_at(prediction.kernels)
     samples, scratch = samples_at(prediction.samples), scratch_at(prediction.scratch)
     flat = own_numbers_at(prediction.like, prediction.flat, prediction.flat_size)
     outputs = own_numbers_at(flat, prediction.outputs, prediction.outputs_size)
-    memory = row_of(own_numbers_at(flat, scratch.memory, scratch.memory_size), scratch.n_workers, worker)
+    memory = row_of(own_numbers_at(flat, scratch.memory, scratch.memory_size), scratch.n_workers, share.worker)
     order, tile_rows, n_outputs = wholes_at(0, 0), scratch.tile_rows, network.n_outputs
     n_samples = outputs.size // n_outputs
-    n_tiles = -(-n_samples // tile_rows)
-    for tile in range(worker * n_tiles // n_workers, (worker + 1) * n_tiles // n_workers):
+    while tile >= 0:
         begin = tile * tile_rows
         n_rows = min(tile_rows, n_samples - begin)
         size = whole_vectors(n_rows, network.row_multiple)
@@ -118,3 +128,4 @@ def predict_share(worker, n_workers, _meeting, prediction):
         for i in range(n_rows):
             for c in range(n_outputs):
                 outputs[(begin + i) * n_outputs + c] = p[c, i]
+        tile = next_item(share, tile)

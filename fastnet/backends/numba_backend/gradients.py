@@ -10,6 +10,7 @@ from __future__ import annotations
 from fastnet.backends.numba_backend.blocks import lanes_of, load, multiply_add, sum_of_lanes, zeros
 from fastnet.backends.numba_backend.compiling import NativeFunction, call, inlined, kernel
 from fastnet.backends.numba_backend.partition import share_start, whole_vectors
+from fastnet.backends.numba_backend.sharing import next_item
 from fastnet.backends.numba_backend.views import (
     kernels_at,
     labels_at,
@@ -27,6 +28,7 @@ from fastnet.backends.numba_backend.views import (
     samples_at,
     scratch_at,
     state_at,
+    step_at,
     sums_at,
     wholes_at,
 )
@@ -73,11 +75,12 @@ def head_of_tile(network, kernels, samples, order, begin, n_rows, scale, memory,
 
 
 @NativeFunction
-def gradient_share(worker, n_workers, step_begin, step_end, n_groups, scale, training):
-    """One worker's groups of the rows of a step, those at positions [step_begin, step_end).
+def gradient_share(share, group, training):
+    """One worker's groups of the rows of a step, `group` first; what they contribute goes to the sums.
 
     The gradient of a group is that of ``scale * sum_i w_i loss_i``, for a first layer whose inputs are not scaled.
     """
+    step, worker = step_at(training.step), share.worker
     network, kernels, samples = network_at(training.network), kernels_at(training.kernels), samples_at(training.samples)
     state, scratch, run = state_at(training.state), scratch_at(training.scratch), run_at(training.run)
     flat, order = own_numbers_at(training.like, state.flat, state.flat_size), wholes_at(run.order, run.order_size)
@@ -95,9 +98,9 @@ def gradient_share(worker, n_workers, step_begin, step_end, n_groups, scale, tra
             layer, n_rows = layers[i], layers[i - 1].width
             place = scratch.transposed + layer.transposed
             call(kernels.transpose_weight, (flat, layer.weight, n_rows, layer.width, network.lanes, memory, place))
-    for group in range(share_start(worker, n_workers, 0, n_groups), share_start(worker + 1, n_workers, 0, n_groups)):
-        begin = share_start(group, n_groups, step_begin, step_end)
-        end = share_start(group + 1, n_groups, step_begin, step_end)
+    while group >= 0:
+        begin = share_start(group, step.n_groups, step.begin, step.end)
+        end = share_start(group + 1, step.n_groups, step.begin, step.end)
         first_tile = first_tiles[group] if first_tiles.size else 0
         gradient = row_of(gradients, losses.size, group)
         loss = 0.0
@@ -112,10 +115,11 @@ def gradient_share(worker, n_workers, step_begin, step_end, n_groups, scale, tra
                 (network, kernels, samples, order, first, tile_number, n_rows, flat, memory, tile_rows),
             )
             loss += head_of_tile(
-                network, kernels, samples, order, first, n_rows, scale, memory, tile_rows, label_rows, n_correct
+                network, kernels, samples, order, first, n_rows, step.scale, memory, tile_rows, label_rows, n_correct
             )
             call(kernels.backward, (
                 network, kernels, samples, scratch, worker, order, first, tile_number, n_rows,
                 flat, memory, gradient, tile > 0,
             ))  # fmt: skip
         losses[group], corrects[group] = loss, n_correct[0]
+        group = next_item(share, group)

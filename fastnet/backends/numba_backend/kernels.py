@@ -12,7 +12,7 @@ from fastnet.backends.numba_backend import copies
 from fastnet.backends.numba_backend.across import backward_across, forward_across
 from fastnet.backends.numba_backend.buffers import read_only
 from fastnet.backends.numba_backend.compiling import NativeFunction
-from fastnet.backends.numba_backend.drivers import predict_share, run_steps
+from fastnet.backends.numba_backend.drivers import predict, predict_share, run_steps
 from fastnet.backends.numba_backend.gradients import gradient_share
 from fastnet.backends.numba_backend.heads import COUNTS, HEADS, OUTPUTS, weigh
 from fastnet.backends.numba_backend.layout import MemoryLayout
@@ -35,6 +35,7 @@ from fastnet.backends.numba_backend.records import (
     Training,
     record_dtype,
 )
+from fastnet.backends.numba_backend.sharing import Share
 from fastnet.backends.numba_backend.sparse import sparse_kernels
 from fastnet.backends.numba_backend.updates import adam_share, sgd_share
 from fastnet.backends.numba_backend.upright import backward_upright, forward_upright
@@ -109,7 +110,7 @@ def choose_kernels(kind: Kind) -> NDArray:
     out, raw, raw_out = np.empty(0, dtype), read_only((), np.uint8), np.empty(0, np.uint8)
     whole, whole_out = read_only((), np.int64), np.empty(0, np.int64)
     given_labels, labels = read_only((), np.int32), np.empty(0, np.int32)
-    left, panels = Left(0, 0, 0, 0, 0, 0), Panels(0, 0, 0)
+    left, panels, share = Left(0, 0, 0, 0, 0, 0), Panels(0, 0, 0), Share(0, 0, 0, 0, 0)
     network, chosen, samples, scratch = (
         np.zeros(1, each)[0]
         for each in (record_dtype(CodedNetwork), KERNELS_DTYPE, record_dtype(Samples), record_dtype(Scratch))
@@ -138,14 +139,14 @@ def choose_kernels(kind: Kind) -> NDArray:
         need("clear_filling", copies.clear_filling, out, 0, 0, 0, 0, 0)
     if not kind.training:
         prediction = np.zeros(1, record_dtype(Prediction, dtype))[0]
-        need("predict_share", predict_share, 0, 0, 0, prediction)
+        need("predict", predict, 0, 0, prediction)
+        need("predict_share", predict_share, share, 0, prediction)
         return kernels
 
     training = np.zeros(1, record_dtype(Training, dtype))[0]
-    need("run_steps", run_steps, 0, 0, 0, training)
-    need("gradient_share", gradient_share, 0, 0, 0, 0, 0, 0.0, training)
-    update_share = sgd_share if kind.training.is_sgd else adam_share
-    need("update_share", update_share, 0, 0, 0, 0.0, 0.0, 0, training)
+    need("run_steps", run_steps, 0, 0, training)
+    need("gradient_share", gradient_share, share, 0, training)
+    need("update_share", sgd_share if kind.training.is_sgd else adam_share, share, 0, training)
     backward = backward_across if across else backward_upright
     need("backward", backward, network, chosen, samples, scratch, 0, whole, 0, 0, 0, out, out, out, False)
     if kind.packed:

@@ -25,6 +25,7 @@ __all__ = [
     "Run",
     "Samples",
     "Scratch",
+    "Step",
     "Training",
     "as_record",
     "record_dtype",
@@ -120,7 +121,7 @@ KERNELS_DTYPE = np.dtype(
             "load_rows", "load_columns", "load_targets", "load_weights",
             "transpose_weight", "transpose_to_columns", "transpose_to_panels", "clear_filling",
             "output", "head", "weigh", "count",
-            "forward", "backward", "gradient_share", "update_share", "run_steps", "predict_share",
+            "forward", "backward", "gradient_share", "update_share", "run_steps", "predict", "predict_share",
         )
     ]
 )  # fmt: skip
@@ -207,6 +208,17 @@ class Run(NamedTuple):
     figures: NDArray  # (3, S) float64, written: losses, penalties, and how many samples were right
 
 
+class Step(NamedTuple):
+    """One of them."""
+
+    begin: int  # positions [begin, end)
+    end: int
+    n_groups: int
+    scale: float  # from the sum of weighted losses to the objective
+    rate: float
+    n_updates: int  # once it is done
+
+
 class Training(NamedTuple):
     """All that a run of training steps needs: each field is the record of the named tuple that it is called after."""
 
@@ -218,6 +230,7 @@ class Training(NamedTuple):
     scratch: NDArray
     sums: NDArray
     run: NDArray
+    step: NDArray  # written
     like: np.floating  # any number: its dtype is that of the network
 
 

@@ -1,12 +1,12 @@
-"""Teams of threads that go through compiled functions together, and stay ready for the next one for a while.
+"""Teams of threads, which go through compiled functions together and stay ready for the next one for a while.
 
 The calling thread is one worker, and the others are helpers, whose threads see nothing of Python: they live in compiled
-code from beginning to end, see ``meeting.py``. So they need not be waited for when Python ends, no exception can be
-raised in one, and Ctrl-C arrives in the calling thread when its call is over.
+code from beginning to end, see ``sharing.py``. So no exception can be raised in one, and Ctrl-C arrives in the calling
+thread when its call is over.
 
 A helper that has nothing to do falls asleep, and its thread ends some seconds later; it is started anew when there is
-work again. Who needs a team takes one that no other thread uses at that moment, so there are as many as there were
-threads of Python that trained at the same time.
+work again. Who needs a team takes one that nobody else uses at that moment, so there are as many as there were threads
+of Python that trained at the same time.
 """
 
 from __future__ import annotations
@@ -16,43 +16,45 @@ import ctypes
 import os
 import threading
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnet.backends.numba_backend.meeting import (
+from fastnet.backends.numba_backend.sharing import (
+    BOARD,
     HELP,
-    HELPER_SIZE,
-    HELPERS,
     LOCK,
-    TEAM,
-    help_team,
-    work_together,
+    NUMBER,
+    WORKER_SIZE,
+    WORKERS,
+    dismiss,
+    help_others,
+    lead,
 )
 
 __all__ = ["prepare_team", "run_team"]
 
-_teams: list[_Team] = []  # for ever: their memory must outlive the threads that look at it
+_teams: list[_Team] = []  # for ever: their memory must be there as long as the threads that look at it
 
 
 def run_team(n_workers: int, function: int, record: int) -> None:
-    """Call ``function(worker, n_workers, team, record)`` for all workers at once, if the system has so many threads.
+    """Call ``function(board, n_workers, record)``, which may share out what it has to do, see ``sharing.py``.
 
     Parameters
     ----------
     n_workers : int
+        How many threads take part; there may be fewer if the system has no more.
     function : int
-        Address of a compiled function of four int64 that returns nothing. It may meet the other workers with
-        ``meeting.wait_for_all(team, n_workers)``.
+        Address of a compiled function of three int64 that returns nothing.
     record : int
         What it is told, such as an address.
     """
     if n_workers == 1:
-        _Share(function)(0, 1, 0, record)
+        _Leader(function)(0, 1, record)
         return
-    team = _take_team(n_workers - 1)
+    team = _take_team(n_workers)
     try:
-        team.call(n_workers, function, record)
+        team.lead(n_workers, function, record)
     finally:
         team.taken.release()
 
@@ -63,13 +65,22 @@ def prepare_team(n_workers: int) -> None:
         _compiled()
 
 
-_Share = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
+_Leader = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+
+
+class _Compiled(NamedTuple):
+    lead: Any
+    dismiss: Any
+    help_others: int  # its address
 
 
 @cache
-def _compiled() -> tuple[Any, int]:
-    """What calls a team, for Python, and the address of what a helper does."""
-    return work_together.for_arguments(0, 0, 0, 0).ctypes, help_team.for_arguments(0).address
+def _compiled() -> _Compiled:
+    return _Compiled(
+        lead.for_arguments(0, 0, 0, 0, 0).ctypes,
+        dismiss.for_arguments(0, 0).ctypes,
+        help_others.for_arguments(0).address,
+    )
 
 
 def _python_function(name: str, *kinds: Any) -> Any:
@@ -82,38 +93,37 @@ _acquire_lock = _python_function("PyThread_acquire_lock", ctypes.c_int, ctypes.c
 
 
 class _Team:
-    """Room for `n_helpers`, whose threads start when they are first called; `taken` is held by whoever uses it."""
+    """Up to `n_places` workers, whose threads start when they are first needed; `taken` is held by whoever uses it."""
 
-    def __init__(self, n_helpers: int) -> None:
+    def __init__(self, n_places: int) -> None:
         self.taken = threading.Lock()
-        self.n_helpers = n_helpers
-        self._call, help_team_address = _compiled()
-        size = HELPERS + n_helpers * HELPER_SIZE
-        whole = np.zeros(size + HELPER_SIZE, np.uint8)
-        start = -whole.ctypes.data % HELPER_SIZE
+        self.n_places = n_places
+        size = WORKERS + n_places * WORKER_SIZE
+        whole = np.zeros(size + WORKER_SIZE, np.uint8)
+        start = -whole.ctypes.data % WORKER_SIZE
         self._memory = whole[start : start + size].view(np.int64)
-        self._address = self._memory.ctypes.data
-        self._memory[HELP // 8] = help_team_address
-        for helper in self._memory[HELPERS // 8 :].reshape(n_helpers, -1):
+        self._board = self._memory.ctypes.data
+        self._memory[HELP // 8] = _compiled().help_others
+        for number, worker in enumerate(self._memory[WORKERS // 8 :].reshape(n_places, -1)):
             lock = _allocate_lock()
             _acquire_lock(lock, 0)  # it is released to wake the helper
-            helper[LOCK // 8], helper[TEAM // 8] = lock, self._address
+            worker[NUMBER // 8], worker[BOARD // 8], worker[LOCK // 8] = number, self._board, lock
 
-    def call(self, n_workers: int, function: int, record: int) -> None:
+    def lead(self, n_workers: int, function: int, record: int) -> None:
         """See :func:`run_team`."""
-        self._call(self._address, n_workers, function, record)
+        _compiled().lead(self._board, self.n_places, n_workers, function, record)
 
     def dismiss(self) -> None:
         """Let the threads of all helpers end."""
-        self._call(self._address, self.n_helpers + 1, 0, 0)
+        _compiled().dismiss(self._board, self.n_places)
 
 
-def _take_team(n_helpers: int) -> _Team:
+def _take_team(n_workers: int) -> _Team:
     """A team that nobody else uses."""
     for team in _teams:
-        if team.n_helpers >= n_helpers and team.taken.acquire(blocking=False):
+        if team.n_places >= n_workers and team.taken.acquire(blocking=False):
             return team
-    team = _Team(n_helpers)
+    team = _Team(n_workers)
     team.taken.acquire()
     _teams.append(team)
     return team

@@ -16,6 +16,7 @@ import math
 
 from fastnet.backends.numba_backend.compiling import NativeFunction, inlined, kernel
 from fastnet.backends.numba_backend.partition import share_start
+from fastnet.backends.numba_backend.sharing import next_item
 from fastnet.backends.numba_backend.views import (
     network_at,
     optimizer_at,
@@ -24,6 +25,7 @@ from fastnet.backends.numba_backend.views import (
     part_of,
     row_of,
     state_at,
+    step_at,
     sums_at,
 )
 
@@ -80,27 +82,27 @@ def adam_update(optimizer, rate, n_updates, n_weights, flat, gradient, m, v):
 
 
 @inlined
-def step_l2(network, scale):
+def step_l2(network, step):
     """What multiplies half the sum of squared weights in the objective of a step."""
-    return network.l2 * scale if network.l2_averaged else network.l2
+    return network.l2 * step.scale if network.l2_averaged else network.l2
 
 
 @inlined
-def add_groups(network, sums, n_groups, scale, begin, end, flat, gradient):
+def add_groups(network, sums, step, begin, flat, gradient):
     """Gradient of the objective, the l2 penalty included, from those of the groups, in their order.
 
-    `flat` and `gradient` are those of the parameters [begin, end). Returns the sum of the squared weights among them,
-    in float64.
+    `flat` and `gradient` are those of a chunk of the parameters, from `begin` on. Returns the sum of squared weights of
+    the chunk, in float64.
     """
-    gradients, n_rows, size = own_numbers_at(flat, sums.gradients, sums.gradients_size), sums.losses_size, end - begin
-    first = part_of(row_of(gradients, n_rows, 0), begin, size)
+    gradients, n_rows = own_numbers_at(flat, sums.gradients, sums.gradients_size), sums.losses_size
+    first = part_of(row_of(gradients, n_rows, 0), begin, gradient.size)
     for p in range(gradient.size):
         gradient[p] = first[p]
-    for group in range(1, n_groups):
-        other = part_of(row_of(gradients, n_rows, group), begin, size)
+    for group in range(1, step.n_groups):
+        other = part_of(row_of(gradients, n_rows, group), begin, gradient.size)
         for p in range(gradient.size):
             gradient[p] += other[p]
-    input_scale, l2 = flat.dtype.type(network.input_scale), flat.dtype.type(step_l2(network, scale))
+    input_scale, l2 = flat.dtype.type(network.input_scale), flat.dtype.type(step_l2(network, step))
     for p in range(min(gradient.size, network.first_weight_size - begin)):
         gradient[p] *= input_scale
     squares = 0.0
@@ -111,41 +113,53 @@ def add_groups(network, sums, n_groups, scale, begin, end, flat, gradient):
     return squares
 
 
+@inlined
+def chunk_start(share, item, penalties):
+    """The first chunk of an item of the share."""
+    return share_start(item, share.n_items, 0, penalties.size)
+
+
 @NativeFunction
-def sgd_share(worker, n_workers, n_groups, scale, rate, _n_updates, training):
-    """One worker's chunks of the parameters; the sum of squared weights of each goes to ``state.penalties``."""
-    network, optimizer = network_at(training.network), optimizer_at(training.optimizer)
+def sgd_share(share, item, training):
+    """One worker's chunks of the parameters, those of `item` first.
+
+    The sum of squared weights of each goes to the penalties.
+    """
+    network, optimizer, step = network_at(training.network), optimizer_at(training.optimizer), step_at(training.step)
     state, sums = state_at(training.state), sums_at(training.sums)
     flat = own_numbers_at(training.like, state.flat, state.flat_size)
     gradient = own_numbers_at(flat, state.gradient, state.gradient_size)
     velocity = own_numbers_at(flat, state.first, state.first_size)
     penalties = own_doubles_at(state.penalties, state.penalties_size)
-    n_chunks = penalties.size
-    for chunk in range(share_start(worker, n_workers, 0, n_chunks), share_start(worker + 1, n_workers, 0, n_chunks)):
-        begin = chunk * CHUNK
-        end = min(begin + CHUNK, network.n_parameters)
-        part, part_gradient = part_of(flat, begin, end - begin), part_of(gradient, begin, end - begin)
-        penalties[chunk] = add_groups(network, sums, n_groups, scale, begin, end, part, part_gradient)
-        if optimizer.kind != GRADIENT_ONLY:
-            sgd_update(optimizer, rate, part, part_gradient, part_of(velocity, begin, end - begin))
+    while item >= 0:
+        for chunk in range(chunk_start(share, item, penalties), chunk_start(share, item + 1, penalties)):
+            begin = chunk * CHUNK
+            size = min(CHUNK, network.n_parameters - begin)
+            part, part_gradient = part_of(flat, begin, size), part_of(gradient, begin, size)
+            penalties[chunk] = add_groups(network, sums, step, begin, part, part_gradient)
+            if optimizer.kind != GRADIENT_ONLY:
+                sgd_update(optimizer, step.rate, part, part_gradient, part_of(velocity, begin, size))
+        item = next_item(share, item)
 
 
 @NativeFunction
-def adam_share(worker, n_workers, n_groups, scale, rate, n_updates, training):
+def adam_share(share, item, training):
     """The same for Adam and AdamW."""
-    network, optimizer = network_at(training.network), optimizer_at(training.optimizer)
+    network, optimizer, step = network_at(training.network), optimizer_at(training.optimizer), step_at(training.step)
     state, sums = state_at(training.state), sums_at(training.sums)
     flat = own_numbers_at(training.like, state.flat, state.flat_size)
     gradient = own_numbers_at(flat, state.gradient, state.gradient_size)
     first = own_numbers_at(flat, state.first, state.first_size)
     second = own_numbers_at(flat, state.second, state.second_size)
     penalties = own_doubles_at(state.penalties, state.penalties_size)
-    n_chunks = penalties.size
-    for chunk in range(share_start(worker, n_workers, 0, n_chunks), share_start(worker + 1, n_workers, 0, n_chunks)):
-        begin = chunk * CHUNK
-        end = min(begin + CHUNK, network.n_parameters)
-        part, part_gradient = part_of(flat, begin, end - begin), part_of(gradient, begin, end - begin)
-        penalties[chunk] = add_groups(network, sums, n_groups, scale, begin, end, part, part_gradient)
-        if optimizer.kind != GRADIENT_ONLY:
-            m, v = part_of(first, begin, end - begin), part_of(second, begin, end - begin)
-            adam_update(optimizer, rate, n_updates, network.n_weights - begin, part, part_gradient, m, v)
+    while item >= 0:
+        for chunk in range(chunk_start(share, item, penalties), chunk_start(share, item + 1, penalties)):
+            begin = chunk * CHUNK
+            size = min(CHUNK, network.n_parameters - begin)
+            part, part_gradient = part_of(flat, begin, size), part_of(gradient, begin, size)
+            penalties[chunk] = add_groups(network, sums, step, begin, part, part_gradient)
+            if optimizer.kind != GRADIENT_ONLY:
+                m, v = part_of(first, begin, size), part_of(second, begin, size)
+                n_weights = network.n_weights - begin
+                adam_update(optimizer, step.rate, step.n_updates, n_weights, part, part_gradient, m, v)
+        item = next_item(share, item)

@@ -29,10 +29,12 @@ from fastnet.backends.numba_backend.records import (
     Run,
     Samples,
     Scratch,
+    Step,
     record_dtype,
 )
 
 __all__ = [
+    "address_of",
     "bytes_at",
     "doubles_at",
     "kernels_at",
@@ -53,6 +55,7 @@ __all__ = [
     "samples_at",
     "scratch_at",
     "state_at",
+    "step_at",
     "sums_at",
     "wholes_at",
 ]
@@ -170,5 +173,12 @@ optimizer_at = _record_reader(record_dtype(CodedOptimizer))
 run_at = _record_reader(record_dtype(Run))
 samples_at = _record_reader(record_dtype(Samples))
 scratch_at = _record_reader(record_dtype(Scratch))
+step_at = _record_reader(record_dtype(Step))
 state_at = _record_reader(record_dtype(OptimizerState))
 sums_at = _record_reader(record_dtype(GroupSums))
+
+
+@intrinsic
+def address_of(context, record):
+    """Where a record lies."""
+    return types.int64(record), lambda _, builder, __, arguments: builder.ptrtoint(arguments[0], ir.IntType(64))

@@ -14,6 +14,7 @@ from fastnet.backends.numba_backend.records import (
     Prediction,
     Run,
     Scratch,
+    Step,
     Training,
     as_record,
     record_dtype,
@@ -57,6 +58,7 @@ class TrainingWork:
             as_record(workspace.scratch),
             as_record(workspace.sums),
             self._run,
+            step=np.zeros(1, record_dtype(Step)),
             like=state.flat.dtype.type(0),
         )
         self._record = as_record(self._training, state.flat.dtype)
@@ -72,4 +74,4 @@ class TrainingWork:
 def do_prediction(prediction: Prediction, n_workers: int) -> None:
     """Fill in the outputs."""
     record = as_record(prediction, prediction.flat.dtype)
-    run_team(n_workers, int(prediction.kernels["predict_share"][0]), record.ctypes.data)
+    run_team(n_workers, int(prediction.kernels["predict"][0]), record.ctypes.data)
