@@ -1,4 +1,4 @@
-"""Workers that share rounds of items. What could wait for ever runs in a process of its own, and has a time limit."""
+"""Threads of compiled code. What could wait for ever runs in a process of its own, and has a time limit."""
 
 from __future__ import annotations
 
@@ -88,52 +88,6 @@ def workers(n_workers):
     notes[65] = note_worker.for_arguments(Share(0, 0, 0, 0, 0), 0, 0).address
     run_team(n_workers, note_workers.for_arguments(0, 0, 0).address, notes.ctypes.data)
     return set(notes[:n_workers] - 1)
-
-
-@NativeFunction
-def write_round(share, item, record):
-    """Each item writes the number of the round to its place, after it has seen that of the round before in all."""
-    memory = own_wholes_at(record, 64)
-    while item >= 0:
-        for other in range(4, 4 + share.n_items):
-            memory[2] += memory[other] not in (memory[3] - 1, memory[3])
-        memory[4 + item] += 1
-        item = next_item(share, item)
-
-
-@NativeFunction
-def write_rounds(board, n_workers, record):
-    """Rounds of so many items each; every item of a round is done once, and before any of the next."""
-    memory = own_wholes_at(record, 64)
-    for number in range(memory[0]):
-        memory[3] = number + 1
-        share_out(board, n_workers, memory[63], memory[1], record)
-
-
-def run_rounds(n_workers, n_rounds, n_items):
-    """Memory that the rounds have used."""
-    memory = np.zeros(64, np.int64)
-    memory[:2], memory[63] = (n_rounds, n_items), write_round.for_arguments(Share(0, 0, 0, 0, 0), 0, 0).address
-    run_team(n_workers, write_rounds.for_arguments(0, 0, 0).address, memory.ctypes.data)
-    assert memory[2] == 0
-    assert memory[4 : 4 + n_items].tolist() == [n_rounds] * n_items
-    return memory
-
-
-def check_that_every_item_of_a_round_is_done_once_and_before_the_next_round():
-    for n_workers in (1, 2, N_WORKERS + 1):
-        for n_rounds, n_items in ((3000, 1), (3000, 2), (3000, 7), (300, 50), (10, 0), (0, 5)):
-            run_rounds(n_workers, n_rounds, n_items)
-
-
-def check_that_nothing_is_touched_after_the_last_round():
-    """Teams of many sizes one after the other, some of whose helpers come too late."""
-    random = np.random.default_rng(0)
-    used = [run_rounds(*random.integers((1, 0, 0), (7, 20, 40))) for _ in range(3000)]
-    as_left = [memory.copy() for memory in used]
-    time.sleep(0.1)
-    np.testing.assert_array_equal(used, as_left)
-    assert len(team._teams) <= N_WORKERS + 2
 
 
 def allow_threads(*, allowed):
@@ -262,11 +216,13 @@ def run_script(script):
     return result.stdout.split()
 
 
+def run_check(check):
+    assert run_script(f"import {check.__module__} as tests; tests.{check.__name__}(); print('right')") == ["right"]
+
+
 @pytest.mark.parametrize(
     "check",
     [
-        check_that_every_item_of_a_round_is_done_once_and_before_the_next_round,
-        check_that_nothing_is_touched_after_the_last_round,
         check_that_fewer_threads_give_the_same,
         pytest.param(check_that_helpers_are_used_again, marks=needs_proc),
         pytest.param(check_that_idle_helpers_rest_and_end, marks=needs_proc),
@@ -280,7 +236,7 @@ def run_script(script):
     ids=lambda check: check.__name__.removeprefix("check_"),
 )
 def test_team(check):
-    assert run_script(f"import test_numba_team as tests; tests.{check.__name__}(); print('right')") == ["right"]
+    run_check(check)
 
 
 AT_THE_END = """
