@@ -4,6 +4,7 @@
 whole change. What is added is told by the classes; scripts that must not change at all are for :mod:`fastnet.accel`.
 """
 
-from fastnet.sklearn.estimators import MLPClassifier, MLPRegressor
+from fastnet.sklearn.classifier import MLPClassifier
+from fastnet.sklearn.regressor import MLPRegressor
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
