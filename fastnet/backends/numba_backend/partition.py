@@ -16,8 +16,8 @@ __all__ = ["count_groups", "count_tile_rows", "is_worth_sharing", "share_start",
 _GROUP_COUNTS = (48, 32, 16, 8, 4, 2, 1)
 
 # A group is worth a thread's while from this many multiply-adds of a forward pass on: some microseconds with the
-# backward pass. Narrow networks take longer for each, but want long
-# tiles, so that little of the time is spent between them.
+# backward pass. Narrow networks take longer for each, but want long tiles, so that little of the time is spent between
+# them.
 _GROUP_WORK = 2**17
 
 # A run is worth the while of more than one thread from this many multiply-adds on: one thread alone takes as long for
