@@ -10,7 +10,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from fastnet.backends.array_backend import NumpyBackend
-from fastnet.backends.array_plan import PREDICTION_ROWS
+from fastnet.backends.array_engine import PREDICTION_ROWS
 from fastnet.backends.registry import create_backend
 from fastnet.data import Dataset
 from fastnet.errors import DeviceMemoryError, FastnetError
@@ -177,6 +177,8 @@ def test_step_too_large_for_the_device(backend, machine):
 def test_closed_plan_lets_go_of_the_device_memory(backend):
     plan = make_problem(optimizer=Adam()).plan(backend)
     plan.run([0.1])
-    arrays = [weakref.ref(array) for array in (plan._x, plan._targets, plan._flat, *plan._state.values())]
+    engine = plan._engine
+    arrays = [weakref.ref(array) for array in (engine._x, engine._targets, plan._flat, *plan._state.values())]
+    del engine
     plan.close()
     assert [array() for array in arrays] == [None] * 5

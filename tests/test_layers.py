@@ -19,7 +19,7 @@ LAYERS = [
     ["optimizers", "spec", "parameters"],
     ["reference", "data", "initializers"],
     ["backends", "backends.interface"],
-    ["backends.array_plan"],
+    ["backends.array_plan", "backends.array_engine"],
     ["backends.array_backend", "backends.numba_backend", "backends.cupy_backend"],
     ["backends.registry"],
     ["history", "persistence", "run_settings", "callbacks", "training", "network"],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastnet.backends.array_backend import NumpyBackend
+from fastnet.backends.array_engine import ReferenceEngine
 from fastnet.backends.array_plan import ArrayPlan
 from fastnet.backends.interface import StepMetrics
 from fastnet.parameters import Parameters
@@ -23,7 +24,10 @@ class Sabotaged(NumpyBackend):
         self._plan_class = type("SabotagedPlan", (sabotage, ArrayPlan), {})
 
     def plan_training(self, spec, parameters, dataset):
-        return self._plan_class(spec, parameters, dataset, self._library)
+        engine = ReferenceEngine(spec, dataset, self._library, "sabotaged")
+        plan = self._plan_class(spec, parameters, engine, self._library)
+        plan.spec = spec
+        return plan
 
 
 class TransposedWeight:
@@ -64,7 +68,7 @@ class ScalarBiasGradient:
 
 class SkippedLastBatch:
     def run(self, learning_rates, order=None):
-        size = self._spec.batch_size
+        size = self.spec.batch_size
         if order is None or len(order) % size == 0:
             return super().run(learning_rates, order)
         whole = super().run(learning_rates[:-1], order[: -(len(order) % size)])
@@ -74,7 +78,7 @@ class SkippedLastBatch:
 
 class Zeros:
     def loss_and_gradients(self):
-        return 0.0, Parameters(self._layout, dtype=self._spec.network.dtype)
+        return 0.0, Parameters(self._layout, dtype=self.spec.network.dtype)
 
 
 class MissingPenalty:
@@ -94,14 +98,14 @@ class OffByOneCount:
 class UpdatingGradients:
     def loss_and_gradients(self):
         result = super().loss_and_gradients()
-        self.run([0.1], None if self._spec.batch_size is None else np.arange(self._spec.batch_size))
+        self.run([0.1], None if self.spec.batch_size is None else np.arange(self.spec.batch_size))
         return result
 
 
 class WeightsIgnored:
-    def __init__(self, spec, parameters, dataset, library):
-        super().__init__(spec, parameters, dataset, library)
-        self._sample_weight = None
+    def loss_and_gradients(self):
+        self._engine._sample_weight = None
+        return super().loss_and_gradients()
 
 
 class LowPrecision:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnet.backends import array_plan
+from fastnet.backends import array_engine
+from fastnet.backends.array_engine import ReferenceEngine
 from fastnet.backends.array_plan import ArrayLibrary, ArrayPlan
 from fastnet.backends.interface import Availability
 from fastnet.data import Dataset
@@ -35,7 +36,7 @@ class NumpyLibrary(ArrayLibrary):
     """NumPy, with the number of BLAS threads limited while a plan works."""
 
     def __init__(self, n_threads: int | None) -> None:
-        super().__init__(Operations(NumpyNamespace()), "array operations of NumPy, one call per operation")
+        super().__init__(Operations(NumpyNamespace()))
         self._n_threads = n_threads
 
     def scope(self) -> AbstractContextManager[Any]:
@@ -80,8 +81,11 @@ class NumpyBackend:
 
     def plan_training(self, spec: TrainingSpec, parameters: Parameters, dataset: Dataset) -> ArrayPlan:
         """See :meth:`fastnet.backends.interface.Backend.plan_training`."""
-        return ArrayPlan(spec, parameters, dataset, self._library)
+        with self._library.scope():
+            detail = "array operations of NumPy, one call per operation"
+            engine = ReferenceEngine(spec, dataset, self._library, detail)
+        return ArrayPlan(spec, parameters, engine, self._library)
 
     def predict(self, spec: NetworkSpec, parameters: Parameters, x: Any) -> NDArray:
         """See :meth:`fastnet.backends.interface.Backend.predict`."""
-        return array_plan.predict(spec, parameters, x, self._library)
+        return array_engine.predict(spec, parameters, x, self._library)

@@ -1,30 +1,27 @@
-"""The reference as a training plan over any array namespace: NumPy's whole backend, and the body of CuPy's."""
+"""A training plan over any array library: parameters and state here, steps by an engine."""
 
-# Legend: N samples, D features, P parameters, S steps of one run, B batch size.
+# Legend: N samples, D features, B batch size, P parameters, S steps of one run.
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastnet import reference
 from fastnet.backends.interface import StepMetrics
-from fastnet.data import Dataset, is_sparse
+from fastnet.data import is_sparse
 from fastnet.errors import PlanClosedError
-from fastnet.parameters import ParameterLayout, Parameters
+from fastnet.parameters import Parameters
 from fastnet.reference import Operations
-from fastnet.spec import NetworkSpec, TrainingSpec
+from fastnet.spec import TrainingSpec
 
-__all__ = ["ArrayLibrary", "ArrayPlan"]
+__all__ = ["Array", "ArrayLibrary", "ArrayPlan", "Engine"]
 
 Array = Any
-
-# Rows of X that a prediction converts and holds activations of at a time.
-PREDICTION_ROWS = 8192
 
 
 class ArrayLibrary:
@@ -34,14 +31,11 @@ class ArrayLibrary:
     ----------
     operations : Operations
         The elementwise functions, bound to the library's namespace ``operations.xp``.
-    detail : str
-        What its plans say of themselves: see :attr:`fastnet.backends.interface.TrainingPlan.detail`.
     """
 
-    def __init__(self, operations: Operations, detail: str) -> None:
+    def __init__(self, operations: Operations) -> None:
         self.operations = operations
         self.xp = operations.xp
-        self.detail = detail
 
     def to_device(self, array: Any) -> Array:
         """An array, dense or CSR, where the library computes; not a copy if it is there already."""
@@ -67,108 +61,105 @@ class ArrayLibrary:
         """Wait until all that was asked for is done."""
 
 
+class Engine(Protocol):
+    """Makes the steps of a plan where the library computes; the plan enters the library's scope around every call.
+
+    `flat` (P,) and the arrays (P,) of `state`, by the names of `fastnet.reference.initial_state`, are the plan's; they
+    are updated in place, and stay at their addresses for its life.
+    """
+
+    detail: str  # see `fastnet.backends.interface.TrainingPlan.detail`
+
+    def run(
+        self,
+        flat: Array,
+        state: dict[str, Array],
+        n_updates: int,
+        learning_rates: Sequence[float] | NDArray,
+        order: NDArray[np.int64] | None,
+    ) -> tuple[Array, Array, Array]:
+        """Make S updates, after the `n_updates` made so far.
+
+        Returns the objective and the penalty's part of it, float64 (S,), and the number of right predictions, int64
+        (S,), before each update.
+        """
+        ...
+
+    def loss_and_gradients(self, flat: Array) -> tuple[Array, Array]:
+        """The objective over the whole dataset (scalar), and its gradient (P,)."""
+        ...
+
+
 class ArrayPlan:
-    """A `fastnet.backends.interface.TrainingPlan` that runs the reference step by step.
+    """A `fastnet.backends.interface.TrainingPlan` whose parameters and state lie where an array library computes.
 
     Parameters
     ----------
     spec : TrainingSpec
     parameters : Parameters
         Copied.
-    dataset : Dataset
-        Brought to the device once.
+    engine : Engine
+        Made for `spec` and the data, within the library's scope.
     library : ArrayLibrary
     """
 
-    def __init__(self, spec: TrainingSpec, parameters: Parameters, dataset: Dataset, library: ArrayLibrary) -> None:
-        self._spec = spec
+    def __init__(self, spec: TrainingSpec, parameters: Parameters, engine: Engine, library: ArrayLibrary) -> None:
         self._library = library
         self._layout = parameters.layout
-        self._closed = False
+        self._engine: Engine | None = engine
+        self._detail = engine.detail
         with library.scope():
-            xp = library.xp
-            x = library.to_device(dataset.x)
-            # The full batch is used whole at every step, so it is converted once; batches are converted as they come.
-            self._x = x if spec.batch_size else library.as_floats(x, spec.network.dtype)
-            self._targets = library.to_device(dataset.targets)
-            weight = dataset.sample_weight
-            self._sample_weight = None if weight is None else library.to_device(weight)
-            self._flat = xp.array(library.to_device(parameters.flat))
-            self._state = reference.initial_state(spec.optimizer, self._flat, xp=xp)
+            self._flat = library.xp.array(library.to_device(parameters.flat))
+            self._state = reference.initial_state(spec.optimizer, self._flat, xp=library.xp)
         self._n_updates = 0
 
     @property
     def detail(self) -> str:
         """See :attr:`fastnet.backends.interface.TrainingPlan.detail`."""
-        return self._library.detail
+        return self._detail
 
     def run(self, learning_rates: Sequence[float] | NDArray, order: NDArray[np.int64] | None = None) -> StepMetrics:
         """See :meth:`fastnet.backends.interface.TrainingPlan.run`."""
-        self._require_open()
-        xp, n_steps = self._library.xp, len(learning_rates)
+        engine = self._open_engine()
         with self._library.scope(), np.errstate(all="ignore"):  # divergence is found, and told, by the training loop
-            loss, penalty = xp.empty(n_steps, xp.float64), xp.zeros(n_steps, xp.float64)
-            n_correct = xp.empty(n_steps, xp.int64)
-            rows = None if order is None else self._library.to_device(order)
-            for step, rate in enumerate(learning_rates):
-                batch = self._batch(rows, step)
-                loss[step], l2_penalty, gradient, n_correct[step] = reference.loss_and_gradients(
-                    self._spec, self._flat, *batch, self._library.operations
-                )
-                if self._spec.network.l2:
-                    penalty[step] = l2_penalty
-                self._n_updates += 1
-                self._library.operations.update(
-                    self._spec, self._flat, gradient, self._state, float(rate), self._n_updates
-                )
-        return StepMetrics(lambda: self._to_host(loss, penalty, n_correct))
+            figures = engine.run(self._flat, self._state, self._n_updates, learning_rates, order)
+        self._n_updates += len(learning_rates)
+        return StepMetrics(lambda: self._to_host(figures))
 
-    def _batch(self, rows: Array | None, step: int) -> tuple[Array, Array, Array | None]:
-        """X (B, D), targets and weights of one step."""
-        if rows is None or self._spec.batch_size is None:
-            return self._x, self._targets, self._sample_weight
-        batch = rows[step * self._spec.batch_size : (step + 1) * self._spec.batch_size]
-        weight = None if self._sample_weight is None else self._sample_weight[batch]
-        x = self._library.take_rows(self._x, batch, self._spec.network.dtype)
-        return x, self._targets[batch], weight
-
-    def _to_host(self, loss: Array, penalty: Array, n_correct: Array) -> tuple[NDArray, NDArray, NDArray]:
-        to_host = self._library.to_host
+    def _to_host(self, figures: tuple[Array, Array, Array]) -> tuple[NDArray, NDArray, NDArray]:
         with self._library.scope():
-            return to_host(loss), to_host(penalty), to_host(n_correct)
+            loss, penalty, n_correct = map(self._library.to_host, figures)
+            return loss, penalty, n_correct
 
     def loss_and_gradients(self) -> tuple[float, Parameters]:
         """See :meth:`fastnet.backends.interface.TrainingPlan.loss_and_gradients`."""
-        self._require_open()
+        engine = self._open_engine()
         with self._library.scope(), np.errstate(all="ignore"):
-            x = self._library.as_floats(self._x, self._spec.network.dtype)
-            loss, _, gradient, _ = reference.loss_and_gradients(
-                self._spec, self._flat, x, self._targets, self._sample_weight, self._library.operations
-            )
+            loss, gradient = engine.loss_and_gradients(self._flat)
             return float(loss), Parameters(self._layout, self._library.to_host(gradient))
 
     def read_parameters(self) -> Parameters:
         """See :meth:`fastnet.backends.interface.TrainingPlan.read_parameters`."""
-        self._require_open()
+        self._open_engine()
         with self._library.scope():
             return Parameters(self._layout, self._library.to_host(self._flat))
 
     def write_parameters(self, parameters: Parameters) -> None:
         """See :meth:`fastnet.backends.interface.TrainingPlan.write_parameters`."""
-        self._require_open()
+        self._open_engine()
         with self._library.scope():
             self._flat[...] = self._library.to_device(parameters.flat)
 
     def read_state(self) -> dict[str, NDArray]:
         """See :meth:`fastnet.backends.interface.TrainingPlan.read_state`."""
-        self._require_open()
+        self._open_engine()
         with self._library.scope():
             state = {name: self._library.to_host(array) for name, array in self._state.items()}
         return state | {"n_updates": np.array(self._n_updates, np.int64)}
 
     def write_state(self, state: dict[str, NDArray]) -> None:
         """See :meth:`fastnet.backends.interface.TrainingPlan.write_state`."""
-        self._require_open()
+        self._open_engine()
         with self._library.scope():
             for name, array in self._state.items():
                 array[...] = self._library.to_device(state[name])
@@ -176,29 +167,16 @@ class ArrayPlan:
 
     def synchronize(self) -> None:
         """See :meth:`fastnet.backends.interface.TrainingPlan.synchronize`."""
-        self._require_open()
+        self._open_engine()
         with self._library.scope():
             self._library.synchronize()
 
     def close(self) -> None:
         """See :meth:`fastnet.backends.interface.TrainingPlan.close`."""
-        self._closed = True
-        self._x = self._targets = self._sample_weight = self._flat = None
+        self._engine = self._flat = None
         self._state = {}
 
-    def _require_open(self) -> None:
-        if self._closed:
+    def _open_engine(self) -> Engine:
+        if self._engine is None:
             raise PlanClosedError("this training plan is closed: make a new one with plan_training")
-
-
-def predict(network: NetworkSpec, parameters: Parameters, x: Any, library: ArrayLibrary) -> NDArray:
-    """Outputs (N, C) on the host, some thousand rows at a time."""
-    layout = ParameterLayout.of(network)
-    outputs = np.empty((x.shape[0], network.n_outputs), network.numpy_dtype)
-    with library.scope(), np.errstate(all="ignore"):
-        flat = library.to_device(parameters.flat)
-        for start in range(0, x.shape[0], PREDICTION_ROWS):
-            rows = library.as_floats(library.to_device(x[start : start + PREDICTION_ROWS]), network.dtype)
-            part = reference.predict(network, layout, flat, rows, library.operations)
-            outputs[start : start + PREDICTION_ROWS] = library.to_host(part)
-    return outputs
+        return self._engine

@@ -34,7 +34,8 @@ _PROLOGUE = """
 #include <cmath>
 #include <cstddef>
 using namespace std;
-#define __device__ static inline
+#define __device__
+#define __forceinline__ inline
 static int out_of_bounds;
 template<typename F> struct raw {  // an array that is indexed by the kernel itself
     F* data; long long size;

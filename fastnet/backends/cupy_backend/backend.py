@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from fastnet.backends import array_plan
+from fastnet.backends import array_engine
 from fastnet.backends.array_plan import ArrayPlan
 from fastnet.backends.cupy_backend.availability import availability
 from fastnet.backends.interface import Availability
@@ -72,15 +72,20 @@ class CupyBackend:
         DeviceMemoryError
             The data do not fit into the device's memory.
         """
+        library = self._library
+        from fastnet.backends.cupy_backend.paths import open_engine
+
         try:
-            return ArrayPlan(spec, parameters, dataset, self._library)
+            with library.scope():
+                engine = open_engine(spec, dataset, library)
+            return ArrayPlan(spec, parameters, engine, library)
         except DeviceMemoryError as error:
             megabytes = _samples_bytes(spec, dataset) / 1e6
-            raise DeviceMemoryError(f"X needs {megabytes:,.0f} MB. {self._library.memory_left()}") from error
+            raise DeviceMemoryError(f"X needs {megabytes:,.0f} MB. {library.memory_left()}") from error
 
     def predict(self, spec: NetworkSpec, parameters: Parameters, x: Any) -> NDArray:
         """See :meth:`fastnet.backends.interface.Backend.predict`."""
-        return array_plan.predict(spec, parameters, x, self._library)
+        return array_engine.predict(spec, parameters, x, self._library)
 
     @cached_property
     def _library(self) -> CupyLibrary:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastnet.backends.array_plan import ArrayLibrary
 from fastnet.backends.cupy_backend import kernels
+from fastnet.backends.cupy_backend.device import DeviceProperties
 from fastnet.backends.cupy_backend.operations import CupyOperations
 from fastnet.backends.cupy_backend.sparse import SparseMatrix
 from fastnet.data import is_sparse
@@ -32,8 +33,13 @@ class CupyLibrary(ArrayLibrary):
     """
 
     def __init__(self, device_index: int) -> None:
-        super().__init__(CupyOperations(), "products by cuBLAS and fused elementwise kernels, one call per operation")
+        super().__init__(CupyOperations())
         self._device_index = device_index
+
+    @property
+    def properties(self) -> DeviceProperties:
+        """What the device is like."""
+        return DeviceProperties.of(self._device_index)
 
     def to_device(self, array: Any) -> Array:
         """See :meth:`fastnet.backends.array_plan.ArrayLibrary.to_device`."""

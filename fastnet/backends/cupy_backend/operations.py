@@ -9,6 +9,7 @@ from typing import Any
 import cupy
 
 from fastnet.backends.cupy_backend import kernels
+from fastnet.backends.cupy_backend.functions import optimizer_constants
 from fastnet.backends.cupy_backend.sparse import SparseMatrix
 from fastnet.optimizers import Adam, AdamW
 from fastnet.parameters import ParameterLayout
@@ -85,11 +86,7 @@ class CupyOperations(Operations):
             kernels.ADAM(
                 gradient,
                 adam_rate(optimizer, rate, n_updates),
-                optimizer.beta_1,
-                1 - optimizer.beta_1,
-                optimizer.beta_2,
-                1 - optimizer.beta_2,
-                optimizer.epsilon,
+                *optimizer_constants(optimizer),
                 decay,
                 ParameterLayout.of(spec.network).n_weights,
                 flat,

@@ -1,0 +1,38 @@
+"""CUDA modules: files of this package's source joined, with a network's constants defined, compiled once per device."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import cupy
+
+from fastnet.backends.cupy_backend.functions import read_source
+
+__all__ = ["load_module", "module_source", "options"]
+
+# What every module begins with: intrinsics, then activations, heads and optimizers.
+_SHARED = ("device.cuh", "functions.cuh")
+
+
+def module_source(file_name: str) -> str:
+    """The whole source of the module of a path's file, such as ``tiny.cu``."""
+    return "\n".join(read_source(name) for name in (*_SHARED, file_name))
+
+
+def options(defines: dict[str, object]) -> tuple[str, ...]:
+    """What the compiler is told: macros by name, in an order that does not depend on theirs."""
+    return ("-std=c++17", *(f"-D{name}={value}" for name, value in sorted(defines.items())))
+
+
+def load_module(file_name: str, defines: dict[str, object]) -> cupy.RawModule:
+    """The module of a path's file with its macros.
+
+    CuPy compiles it when a kernel of it is asked for, for the device that is current then, and keeps the binary in a
+    folder of its own.
+    """
+    return _load(file_name, options(defines))
+
+
+@cache
+def _load(file_name: str, compiler_options: tuple[str, ...]) -> cupy.RawModule:
+    return cupy.RawModule(code=module_source(file_name), options=compiler_options)
