@@ -20,6 +20,7 @@ from typing import Any
 import numba
 from llvmlite import ir
 from numba import cfunc, njit, typeof
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "call",
     "compiled",
     "inlined",
+    "is_anything_on_disk",
     "kernel",
 ]
 
@@ -150,6 +152,18 @@ def _with_cache(compile_function: Callable[..., Any]) -> Any:
             raise
         _log_missing_cache()
         return compile_function()
+
+
+def is_anything_on_disk() -> bool:
+    """Whether some function of these sources has been compiled on this machine; True where nothing can be kept."""
+
+    def probe() -> None: ...
+
+    try:
+        folder = Path(FunctionCache(probe).cache_path)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        return True
+    return any(folder.glob(f"*-{_sources_digest()}-*.nbi"))
 
 
 @cache

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fastnet.backends.numba_backend import copies
 from fastnet.backends.numba_backend.across import backward_across, forward_across
 from fastnet.backends.numba_backend.buffers import read_only
+from fastnet.backends.numba_backend.companion import tell
 from fastnet.backends.numba_backend.compiling import NativeFunction
 from fastnet.backends.numba_backend.drivers import predict, predict_share, run_steps
 from fastnet.backends.numba_backend.gradients import gradient_share
@@ -42,7 +43,7 @@ from fastnet.backends.numba_backend.upright import backward_upright, forward_upr
 from fastnet.optimizers import SGD
 from fastnet.spec import NetworkSpec, Task, TrainingSpec
 
-__all__ = ["Kind", "choose_kernels", "kind_of"]
+__all__ = ["Kind", "choose_kernels", "kind_of", "needed_functions"]
 
 
 class TrainingKind(NamedTuple):
@@ -102,9 +103,26 @@ def kind_of(
     )
 
 
+class NeededFunction(NamedTuple):
+    """A function by its name in KERNELS_DTYPE, and arguments of the types that it is compiled for."""
+
+    name: str
+    function: NativeFunction
+    arguments: tuple[Any, ...]
+
+
 @cache
 def choose_kernels(kind: Kind) -> NDArray:
     """A record (1,) of KERNELS_DTYPE: the functions that networks of a kind need, compiled or loaded."""
+    kernels = np.zeros(1, KERNELS_DTYPE)
+    tell(kind)
+    for name, function, arguments in needed_functions(kind):
+        kernels[name] = function.for_arguments(*arguments).address
+    return kernels
+
+
+def needed_functions(kind: Kind) -> list[NeededFunction]:
+    """What is compiled or loaded for networks of a kind."""
     dtype, across, is_single = kind.dtype, kind.across, kind.is_single
     numbers, table = read_only((), dtype), np.empty((0, 0), dtype)
     out, raw, raw_out = np.empty(0, dtype), read_only((), np.uint8), np.empty(0, np.uint8)
@@ -115,10 +133,10 @@ def choose_kernels(kind: Kind) -> NDArray:
         np.zeros(1, each)[0]
         for each in (record_dtype(CodedNetwork), KERNELS_DTYPE, record_dtype(Samples), record_dtype(Scratch))
     )
-    kernels = np.zeros(1, KERNELS_DTYPE)
+    needed: list[NeededFunction] = []
 
     def need(name: str, function: NativeFunction, *arguments: Any) -> None:
-        kernels[name] = function.for_arguments(*arguments).address
+        needed.append(NeededFunction(name, function, arguments))
 
     forward = forward_across if across else forward_upright
     need("forward", forward, network, chosen, samples, whole, 0, 0, 0, out, out, 0)
@@ -141,7 +159,7 @@ def choose_kernels(kind: Kind) -> NDArray:
         prediction = np.zeros(1, record_dtype(Prediction, dtype))[0]
         need("predict", predict, 0, 0, prediction)
         need("predict_share", predict_share, share, 0, prediction)
-        return kernels
+        return needed
 
     training = np.zeros(1, record_dtype(Training, dtype))[0]
     need("run_steps", run_steps, 0, 0, training)
@@ -173,4 +191,4 @@ def choose_kernels(kind: Kind) -> NDArray:
     need("weigh", weigh, table, out, dtype.type(0))
     count = COUNTS[kind.training.task, kind.training.takes_labels]
     need("count", count, table, table, labels, table, labels, 0, whole_out)
-    return kernels
+    return needed

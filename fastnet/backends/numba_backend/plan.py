@@ -22,6 +22,7 @@ from fastnet.backends.numba_backend.buffers import (
     make_state,
     read_only,
 )
+from fastnet.backends.numba_backend.companion import start_where_nothing_is_compiled
 from fastnet.backends.numba_backend.kernels import choose_kernels, kind_of
 from fastnet.backends.numba_backend.layout import lay_out
 from fastnet.backends.numba_backend.packing import PackedRows, bound_tiles, pack_rows, pack_tiles, transpose_tiles
@@ -57,6 +58,7 @@ class NumbaPlan:
         self._n_samples, self._n_features = dataset.n_samples, spec.network.n_features
         self._batch_size = spec.batch_size
         self._dtype = parameters.flat.dtype
+        start_where_nothing_is_compiled()
         packed = pack_rows(dataset.x, self._dtype)
         self._layout = lay_out(spec.network, sparse=packed is not None)
         self._network = code_network(spec.network, self._layout, packed, trains=True)
