@@ -175,7 +175,12 @@ def test_bad_weights(weight, message):
         ({"n_steps": 1, "validation_fraction": 1}, DataError, "between 0 and 1, got 1"),
         ({"n_steps": 1, "validation_fraction": 0.99}, DataError, "cannot split 12 samples"),
         ({"n_steps": 1, "resume_from": "/no/such/file"}, FileNotFoundError, "/no/such/file"),
-        ({"n_steps": 1, "callbacks": [Checkpoint("/no/such/directory/file")]}, FileNotFoundError, "/no/such/directory"),
+        pytest.param(
+            {"n_steps": 1, "callbacks": [Checkpoint("/no/such/directory/file")]},
+            FileNotFoundError,
+            "/no/such/directory",
+            id="checkpoint",  # an object's own name has its address in it
+        ),
     ],
     ids=str,
 )

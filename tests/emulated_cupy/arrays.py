@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ class ndarray:  # noqa: N801  CuPy's name
 
     def __init__(self, values: np.ndarray, *, fresh: bool = True) -> None:
         if fresh:
-            MACHINE.allocate(values.nbytes)
+            MACHINE.allocate(values)
         self.values = values
         self.device_index = MACHINE.current_device
 
@@ -40,10 +41,48 @@ class ndarray:  # noqa: N801  CuPy's name
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def owner(self) -> np.ndarray:
+        """What the memory belongs to, all of which CuPy would have allocated at once."""
+        values = self.values
+        while isinstance(values.base, np.ndarray):
+            values = values.base
+        return values
+
+    @cached_property
+    def address(self) -> int:
+        return self.values.ctypes.data
+
+    @cached_property
+    def offset(self) -> int:
+        """Bytes from the beginning of the memory."""
+        return self.address - self.owner.ctypes.data
+
+    @property
+    def flags(self) -> np.flagsobj:
+        return self.values.flags
+
     def get(self) -> np.ndarray:
+        MACHINE.refuse_while_capturing("a copy to the host")
         values = unwrap(self)
         MACHINE.transfers.append(("to host", self.nbytes))
         return np.array(values, order="C")
+
+    def set(self, array: np.ndarray) -> None:
+        MACHINE.refuse_while_capturing("a copy to the device")
+        if not isinstance(array, np.ndarray):
+            raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
+        if array.dtype != self.dtype:
+            raise TypeError(f"{array.dtype} array cannot be set to {self.dtype} array")
+        if array.shape != self.shape:
+            raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {array.shape}")
+        if not self.flags.c_contiguous:
+            raise RuntimeError("Cannot set to non-contiguous array")
+        MACHINE.transfers.append(("to device", array.nbytes))
+        unwrap(self)[...] = array
+
+    def fill(self, value: Any) -> None:
+        self[...] = value
 
     def __float__(self) -> float:
         return float(self.get())
@@ -68,6 +107,7 @@ class ndarray:  # noqa: N801  CuPy's name
     def __setitem__(self, key: Any, value: Any) -> None:
         if isinstance(value, np.ndarray):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        MACHINE.refuse_while_capturing("an assignment")
         MACHINE.n_operations += 1
         unwrap(self)[key] = unwrap(value)
 
@@ -76,6 +116,9 @@ class ndarray:  # noqa: N801  CuPy's name
 
     def reshape(self, *shape: int) -> ndarray:
         return ndarray(unwrap(self).reshape(*shape), fresh=False)
+
+    def view(self, dtype: Any) -> ndarray:
+        return ndarray(unwrap(self).view(dtype), fresh=False)
 
     def sum(self, axis: int | None = None, dtype: Any = None, out: ndarray | None = None, keepdims: bool = False):
         return compute(np.sum, self, axis=axis, dtype=dtype, out=out, keepdims=keepdims)
@@ -100,6 +143,7 @@ def unwrap(value: Any) -> Any:
 
 def compute(function: Callable[..., Any], *operands: Any, out: ndarray | None = None, **options: Any) -> ndarray:
     """The result of a NumPy function as a device array; a GPU does not warn."""
+    MACHINE.refuse_while_capturing("arithmetic with arrays")
     MACHINE.n_operations += 1
     with np.errstate(all="ignore"):
         if out is None:
@@ -133,6 +177,8 @@ def matmul(a: ndarray, b: ndarray, out: ndarray | None = None) -> ndarray:
     """As cuBLAS: operands of one type, and an `out` that is C-contiguous."""
     if MACHINE.product_error is not None:
         raise MACHINE.product_error
+    if MACHINE.capturing_stream is not None:
+        raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
     assert a.dtype == b.dtype
     assert out is None or (out.dtype == a.dtype and out.values.flags.c_contiguous)
     return compute(np.matmul, a, b, out=out)
@@ -144,6 +190,7 @@ ndarray.__matmul__ = matmul
 def asarray(array: Any) -> ndarray:
     if isinstance(array, ndarray):
         return array
+    MACHINE.refuse_while_capturing("a copy to the device")
     values = np.array(array)
     MACHINE.transfers.append(("to device", values.nbytes))
     return ndarray(values)
@@ -174,10 +221,10 @@ def where(condition: ndarray, x: Any, y: Any) -> ndarray:
 
 NAMESPACE: dict[str, Any] = {
     "ndarray": ndarray,
-    "float32": np.float32,
-    "float64": np.float64,
-    "int32": np.int32,
-    "int64": np.int64,
+    **{
+        dtype.__name__: dtype
+        for dtype in (np.float16, np.float32, np.float64, np.uint8, np.uint16, np.uint32, np.int32, np.int64)
+    },
     "asarray": asarray,
     "array": array,
     "asnumpy": lambda a: a.get(),

@@ -107,6 +107,7 @@ class ElementwiseKernel:
             raise MACHINE.compiler_error
         if len(arguments) not in (len(self.inputs), len(self.parameters)):
             raise TypeError(f"Wrong number of arguments for {self.name!r}: {len(arguments)}")
+        MACHINE.refuse_while_capturing(f"kernel {self.name}")
         MACHINE.n_operations += 1
         types = self._resolve_types(arguments)
         shape = self._broadcast_shape(arguments)
