@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastnet import persistence, reference
 from fastnet.backends.array_backend import NumpyNamespace
 from fastnet.backends.registry import Choice, choose_backend
+from fastnet.backends.work import Work
 from fastnet.callbacks import Callback, as_callbacks
 from fastnet.data import Dataset, TargetCoding, make_dataset, split_validation, validate_samples
 from fastnet.errors import SpecError, require_count
@@ -57,11 +58,15 @@ class Network:
     input_scale : float
         Multiplies every feature; ``1/255`` lets ``uint8`` pixels be used as they are.
     dtype : {"float32", "float64"}
+    precision : {"fp32", "tf32"}
+        "tf32" permits a GPU to round the factors of float32 matrix products to 10 bits after the leading one, which its
+        tensor cores then multiply sooner. "fp32" is exact to float32's rounding on every device.
     init, bias_init : str or sequence of arrays
         "glorot_uniform", "he_normal", "normal" (variance one over fan-in), "uniform(-0.5, 0.5)", "normal(0, 1)",
         "zeros"; or one array per layer, (fan_in, fan_out) for weights and (fan_out,) for biases.
     backend : {"auto", "numpy", "numba", "cupy"} or the name of a plug-in
-        "auto" reads ``FASTNET_BACKEND``, and without it takes the first of cupy, numba and numpy that can run here.
+        "auto" reads ``FASTNET_BACKEND``, and without it takes the first of cupy, numba and numpy that can run here. A
+        fit or prediction that a CPU is sooner done with than a GPU is not for cupy then, unless `device` asks for it.
     device : {"auto", "cpu", "cuda", "cuda:1", ...}
     n_threads : int, optional
         CPU threads; by default ``FASTNET_NUM_THREADS``, or what the backend thinks best. Results of numba do not depend
@@ -82,7 +87,7 @@ class Network:
     Raises
     ------
     SpecError
-        An argument has no meaning, or the output and the loss do not go together.
+        An argument has no meaning, or two of them do not go together.
     DataError
         Explicit initial arrays do not fit.
     BackendUnavailableError
@@ -111,6 +116,7 @@ class Network:
         l2_averaged: bool = False,
         input_scale: float = 1.0,
         dtype: str = "float32",
+        precision: str = "fp32",
         init: str | Sequence[ArrayLike] = "glorot_uniform",
         bias_init: str | Sequence[ArrayLike] = "zeros",
         backend: str | None = "auto",
@@ -119,7 +125,7 @@ class Network:
         seed: int | RandomSource | None = None,
     ) -> None:
         self.spec = describe_network(
-            layer_sizes, activation, output, loss, bias, reduction, l2, l2_averaged, input_scale, dtype
+            layer_sizes, activation, output, loss, bias, reduction, l2, l2_averaged, input_scale, dtype, precision
         )
         random, later_seed = random_source(seed)
         layout = ParameterLayout.of(self.spec)
@@ -134,12 +140,16 @@ class Network:
         self._request = (backend, device, n_threads)
         self._choice: Choice | None = None
         if backend not in (None, "auto"):
-            self._choose()  # what was asked for by name is missed here, not at the first fit
+            self._choice = choose_backend(*self._request)  # what is missing is told here, not at the first fit
 
-    def _choose(self) -> Choice:
-        if self._choice is None:
-            self._choice = choose_backend(*self._request)
+    def _choose_for_training(self, work: Work) -> Choice:
+        """The backend for a fit, and for the predictions that follow it."""
+        if self._choice is None or self._request[0] in (None, "auto"):
+            self._choice = choose_backend(*self._request, work)
         return self._choice
+
+    def _choose_for_prediction(self, spec: NetworkSpec, n_samples: int) -> Choice:
+        return self._choice or choose_backend(*self._request, Work.of_prediction(spec.layer_sizes, n_samples))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_choice": None}  # backends hold devices and locks, and are found again
@@ -264,12 +274,12 @@ class Network:
             first_epoch=self._n_epochs_seen,
         )
 
-        choice = self._choose()
+        choice = self._choose_for_training(Work.of_training(spec, dataset, settings.n_steps))
         choice.backend.check_support(spec)
         device = next(iter(choice.backend.availability().devices), "")
-        self.history = History(backend_name=choice.backend.name, backend_reason=choice.reason, device_name=device)
         evaluate = None if held_out is None else lambda parameters: self._evaluate(coding, parameters, held_out)
         plan = choice.backend.plan_training(spec, self._parameters, dataset)
+        self.history = History(backend_name=choice.backend.name, backend_reason=choice.reason, device_name=device)
         try:
             run = TrainingRun(spec, plan, dataset, settings, self.history, evaluate, as_callbacks(callbacks))
             if resume_from is not None:
@@ -358,7 +368,7 @@ class Network:
         return float(r2_score(dataset.targets, values, sample_weight=dataset.sample_weight))
 
     def _outputs(self, spec: NetworkSpec, parameters: Parameters, x: Any) -> NDArray:
-        return self._choose().backend.predict(spec, parameters, x)
+        return self._choose_for_prediction(spec, x.shape[0]).backend.predict(spec, parameters, x)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to a safetensors file, atomically.

@@ -310,6 +310,10 @@ class Operations:
         if d_bias is not None:
             d_bias[...] = summed
 
+    def input_gradient(self, d_z: Array, weight: Array) -> Array:
+        """d_h (N, I) of what comes into a layer with d_z (N, O) and weight (I, O)."""
+        return d_z @ weight.T
+
     def head(
         self, spec: TrainingSpec, logits: Array, targets: Array, sample_weight: Array | None
     ) -> tuple[Array, Array, Array]:
@@ -423,7 +427,7 @@ def loss_and_gradients(
     for layer in reversed(range(1, network.n_layers)):
         z, h = hidden[layer - 1]
         operations.affine_backward(h, d_z, 1.0, d_weights[layer], d_biases[layer])
-        d_h = d_z @ weights[layer].T
+        d_h = operations.input_gradient(d_z, weights[layer])
         d_z = operations.activation_backward(network.activations[layer - 1], d_h, z, h)
     operations.affine_backward(x, d_z, network.input_scale, d_weights[0], d_biases[0])
 

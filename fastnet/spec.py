@@ -18,6 +18,7 @@ __all__ = [
     "HEADS",
     "LOSSES",
     "OUTPUTS",
+    "PRECISIONS",
     "REDUCTIONS",
     "NetworkSpec",
     "Task",
@@ -30,6 +31,7 @@ OUTPUTS = ("softmax", "sigmoid", "identity", "exp")
 LOSSES = ("cross_entropy", "squared_error", "absolute_error", "poisson", "gamma")
 REDUCTIONS = ("mean", "sum")
 DTYPES = ("float32", "float64")
+PRECISIONS = ("fp32", "tf32")
 
 # The losses that mean something for an output, the usual one first. Cross-entropy needs probabilities, the Poisson and
 # gamma deviances a positive mean without an upper bound, and the absolute error a median, which may be anywhere.
@@ -72,11 +74,15 @@ class NetworkSpec:
         Every feature is multiplied by it on the way in, so that ``uint8`` pixels need no float copy.
     dtype : {"float32", "float64"}
         Of parameters and arithmetic.
+    precision : {"fp32", "tf32"}
+        How exact products of float32 matrices must be. "tf32" is a permission, and a backend need not use it: factors
+        may be rounded to 10 bits after the leading one, for a relative error of 5e-4 each; sums stay float32. "fp32"
+        gives none. float64 knows "fp32" alone.
 
     Raises
     ------
     SpecError
-        A name is unknown, a number out of range, or the output and the loss do not go together.
+        A name is unknown, a number out of range, or two arguments do not go together.
     """
 
     layer_sizes: tuple[int, ...]
@@ -89,6 +95,7 @@ class NetworkSpec:
     input_scale: float = 1.0
     dtype: str = "float32"
     l2_averaged: bool = False
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -106,6 +113,11 @@ class NetworkSpec:
             raise SpecError(f"l2_averaged=True needs reduction='mean', got {self.reduction!r}")
         if not (math.isfinite(self.input_scale) and self.input_scale != 0):
             raise SpecError(f"input_scale must be finite and not zero, got {self.input_scale!r}")
+        if self.precision == "tf32" and self.dtype != "float32":
+            raise SpecError(
+                f"precision='tf32' is about products of float32 matrices, and dtype is {self.dtype!r}: "
+                "use dtype='float32', or leave precision as it is"
+            )
 
     def _check_sizes(self) -> None:
         if len(self.layer_sizes) < 2:
@@ -127,6 +139,7 @@ class NetworkSpec:
             ("loss", self.loss, LOSSES),
             ("reduction", self.reduction, REDUCTIONS),
             ("dtype", self.dtype, DTYPES),
+            ("precision", self.precision, PRECISIONS),
         ):
             if name not in allowed:
                 raise unknown_name(kind, name, allowed)
@@ -160,6 +173,10 @@ class NetworkSpec:
         """The same network ending before its output function: what it predicts are the logits."""
         return replace(self, output="identity", loss="squared_error")
 
+    def in_float64(self) -> NetworkSpec:
+        """The same network in float64."""
+        return replace(self, dtype="float64", precision="fp32")
+
 
 def describe_network(
     layer_sizes: Sequence[int],
@@ -172,6 +189,7 @@ def describe_network(
     l2_averaged: bool,
     input_scale: float,
     dtype: Any,
+    precision: str,
 ) -> NetworkSpec:
     """The specification for the arguments of `Network`, NumPy's own kinds of numbers and dtypes included."""
     try:
@@ -188,6 +206,7 @@ def describe_network(
             l2_averaged=bool(l2_averaged),
             input_scale=float(input_scale),
             dtype=str(dtype) if isinstance(dtype, str | None) else np.dtype(dtype).name,
+            precision=precision,
         )
     except (TypeError, ValueError) as error:
         if isinstance(error, SpecError):

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import MISSING, asdict, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,7 +25,7 @@ from fastnet.optimizers import CosineDecay, learning_rates, optimizer_to_dict
 from fastnet.parameters import Parameters
 from fastnet.persistence import load_arrays, save_arrays
 from fastnet.run_settings import RunSettings
-from fastnet.spec import TrainingSpec
+from fastnet.spec import NetworkSpec, TrainingSpec
 
 __all__ = ["TrainingRun"]
 
@@ -33,6 +33,7 @@ __all__ = ["TrainingRun"]
 SECONDS_PER_CALL = 0.2
 
 _CHECKPOINT = "fastnet.checkpoint/1"
+_NETWORK_DEFAULTS = {field.name: field.default for field in fields(NetworkSpec) if field.default is not MISSING}
 
 logger = logging.getLogger("fastnet")
 
@@ -295,7 +296,10 @@ class TrainingRun:
             The file cannot be read.
         """
         header, tensors = load_arrays(path, _CHECKPOINT)
-        different = [name for name, value in self.identity.items() if header["identity"].get(name) != value]
+        written = header["identity"]
+        # What the description of a network has gained since the file was written was at its default then.
+        written["network"] = _NETWORK_DEFAULTS | written["network"]
+        different = [name for name, value in self.identity.items() if written.get(name) != value]
         if different:
             raise FileFormatError(
                 f"{path}: this is the checkpoint of another fit, which differs in its {', '.join(different)}: "

@@ -183,6 +183,7 @@ def checkpoint(tmp_path):
     [
         ("network", {"l2": 0.1}, X, {}),
         ("network", {"dtype": "float64"}, X, {}),
+        ("network", {"precision": "tf32"}, X, {}),
         ("network", {"activation": "tanh"}, X, {}),
         ("seed", {"seed": 1}, X, {}),
         ("optimizer", {}, X, {"optimizer": Adam(0.02)}),
@@ -202,6 +203,15 @@ def test_the_checkpoint_of_another_fit_is_refused_and_the_difference_told(checkp
     with pytest.raises(FileFormatError, match=f"another fit, which differs in its .*{difference}"):
         resumed.fit(x, LABELS, **FITS["adam"] | fit, resume_from=checkpoint)
     np.testing.assert_array_equal(flat(resumed), before)
+
+
+def test_a_checkpoint_from_before_networks_had_a_precision_is_resumed(checkpoint):
+    header, tensors = persistence.load_arrays(checkpoint, "fastnet.checkpoint/1")
+    del header["identity"]["network"]["precision"]
+    persistence.save_arrays(checkpoint, "fastnet.checkpoint/1", header, tensors)
+    assert classifier().fit(X, LABELS, **FITS["adam"], resume_from=checkpoint).stop_reason == "completed"
+    with pytest.raises(FileFormatError, match="differs in its network"):
+        classifier(precision="tf32").fit(X, LABELS, **FITS["adam"], resume_from=checkpoint)
 
 
 def test_fewer_steps_than_are_done_are_refused(checkpoint):

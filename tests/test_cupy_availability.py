@@ -10,6 +10,7 @@ import sys
 import emulated_cupy
 import pytest
 
+from fastnet import Network
 from fastnet.backends.registry import choose_backend, create_backend
 from fastnet.errors import BackendUnavailableError
 from fastnet.testing import make_problem
@@ -82,6 +83,12 @@ def test_device_that_does_not_exist(machine, n_devices, there_is):
     machine.reset(n_devices=n_devices)
     message = reason(f"cuda:{n_devices}")
     assert f"device 'cuda:{n_devices}' does not exist: {there_is}, cuda:0 Emulated GPU 0" in message
+
+
+@pytest.mark.parametrize("backend", ["cupy", "auto"])
+def test_a_network_on_a_device_that_does_not_exist_says_how_many_there_are(backend):
+    with pytest.raises(BackendUnavailableError, match=r"'cuda:1' does not exist: there is one device, cuda:0 Emulated"):
+        Network([2, 2], backend=backend, device="cuda:1", seed=0).fit([[0, 1]], [1], n_steps=1)
 
 
 def test_no_compiler(machine):

@@ -7,13 +7,10 @@ import weakref
 import emulated_cupy
 import numpy as np
 import pytest
-from scipy.sparse import csr_array
 
 from fastnet.backends.array_backend import NumpyBackend
 from fastnet.backends.array_engine import PREDICTION_ROWS
 from fastnet.backends.registry import create_backend
-from fastnet.data import Dataset
-from fastnet.errors import DeviceMemoryError, FastnetError
 from fastnet.optimizers import SGD, Adam, AdamW
 from fastnet.testing import conformance_checks, make_problem
 
@@ -140,38 +137,6 @@ def test_all_work_is_done_on_the_chosen_device(machine, storage, batch_size):
     backend.predict(problem.spec.network, problem.parameters, problem.dataset.x)
     assert plan._flat.device_index == 2
     assert machine.current_device == 0
-
-
-def plan_of_ones(backend, n_samples, storage="dense", batch_size=None, hidden=1):
-    problem = make_problem((1000, hidden, 3), n_samples=1, batch_size=batch_size)
-    x = np.ones((n_samples, 1000), "uint8" if storage == "uint8" else "float32")
-    dataset = Dataset(csr_array(x) if storage == "csr" else x, np.zeros(n_samples, np.int32))
-    return backend.plan_training(problem.spec, problem.parameters, dataset)
-
-
-@pytest.mark.parametrize(
-    ("storage", "batch_size", "megabytes"),
-    [("dense", None, 20), ("uint8", None, 25), ("uint8", 10, 5), ("csr", None, 80), ("csr", 10, 40)],
-)
-def test_data_too_large_for_the_device(backend, machine, storage, batch_size, megabytes):
-    """For a full batch uint8 is converted to floats as a whole, and CSR is kept transposed, too."""
-    backend.availability()
-    machine.free_bytes = 4_000_000
-    with pytest.raises(DeviceMemoryError) as caught:
-        plan_of_ones(backend, 5000, storage, batch_size)
-    message = str(caught.value)
-    assert f"X needs {megabytes} MB" in message
-    assert "cuda:0 has 4 MB free of 8 MB" in message
-    assert "batch_size=" in message
-    assert isinstance(caught.value, MemoryError)
-    assert isinstance(caught.value, FastnetError)
-
-
-def test_step_too_large_for_the_device(backend, machine):
-    plan = plan_of_ones(backend, 100, hidden=3000)
-    machine.free_bytes = 1_000_000
-    with pytest.raises(DeviceMemoryError, match=r"allocating 1,200,000 bytes.* has 1 MB free .*batch_size="):
-        plan.run([0.1])
 
 
 def test_closed_plan_lets_go_of_the_device_memory(backend):

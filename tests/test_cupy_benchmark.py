@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -29,6 +31,8 @@ def machine():
 def _benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     monkeypatch.delenv("FASTNET_DATA", raising=False)
+    for name in ("gpu", "gpu_checks"):  # which hold on to the backend that was there when they were imported
+        monkeypatch.delitem(sys.modules, name, raising=False)
     few = dict(list(conformance_checks().items())[:2])
     monkeypatch.setattr(fastnet.testing, "conformance_checks", lambda: few)
 
@@ -39,30 +43,108 @@ def run(*options):
     return CliRunner(env={"COLUMNS": "200"}).invoke(gpu.main, ["--rounds", "2", "--scale", str(SMOKE_SCALE), *options])
 
 
-def test_report_on_an_emulated_gpu(machine, tmp_path):
-    result = run("moons", "digits-adam", "--out", str(tmp_path))
+@pytest.fixture
+def paths(machine, monkeypatch):
+    """The wide path and the generic one; others have tests of their own."""
+    from fastnet.backends.cupy_backend import paths, wide
+
+    monkeypatch.setattr(paths, "PATHS", (wide,))
+
+
+def test_report_on_an_emulated_gpu(paths, tmp_path):
+    result = run("mnist-128", "digits-adam", "--out", str(tmp_path))
     assert result.exit_code == 0, result.output
     (path,) = tmp_path.glob("gpu-*.json")
     report = json.loads(path.read_text())
     assert report["machine"]["device"] == "cuda:0 Emulated GPU 0"
-    assert report["parity"] == {"n_passed": 2, "failed": {}}
-    assert report["repeatable"] == {"moons": True, "digits-adam": True}
-    for name in ("moons", "digits-adam"):
-        (timing,) = (timing for timing in report["timings"] if timing["workload"] == name)
-        assert (timing["row"], timing["agrees"]) == ("fastnet cupy", True)
+    assert report["start_seconds"] >= 0
+    assert {name: parity["n_passed"] for name, parity in report["parity"].items()} == {
+        "default": 2, "wide": 0, "generic": 2,
+    }  # fmt: skip
+    assert [len(parity["not_taken"]) for parity in report["parity"].values()] == [0, 2, 0]
+    assert not any(parity["failed"] for parity in report["parity"].values())
+    equal = "equal bit for bit"
+    assert report["repeatable"] == {
+        "mnist-128": {"default": equal, "wide": equal, "generic": equal},
+        "digits-adam": {"default": equal, "generic": equal},
+    }
+    for errors in report["gradient_errors"].values():
+        assert all(0 < error < 1e-6 for error in errors.values())
+    assert report["failed"] == {"mnist-128": {}, "digits-adam": {}}
+    timings = {(timing["workload"], timing["row"]): timing for timing in report["timings"]}
+    assert set(timings) == {
+        ("mnist-128", "fastnet cupy"),
+        ("mnist-128", "fastnet cupy, by wide"),
+        ("mnist-128", "fastnet cupy, by generic"),
+        ("mnist-128", "fastnet cupy, TF32 permitted"),
+        ("digits-adam", "fastnet cupy"),
+        ("digits-adam", "fastnet cupy, by generic"),
+    }
+    for timing in timings.values():
         assert 0 < timing["best_microseconds_per_step"] <= timing["microseconds_per_step"]
-        assert len(report["absent"][name]) == 5  # PyTorch and JAX, which find no GPU or are not installed
+        assert timing["agrees"] or "TF32" in timing["row"]
+        assert timing["detail"] in result.output.replace("\n", " ")
+    by_wide = timings["mnist-128", "fastnet cupy, by wide"]
+    assert by_wide["detail"].startswith("first layer by cuBLAS on halves")  # too little work for it by default
+    assert timings["mnist-128", "fastnet cupy"]["detail"].startswith("products by cuBLAS")
+    assert timings["mnist-128", "fastnet cupy, TF32 permitted"]["dtype"] == "TF32 products"
+    # PyTorch and JAX find no GPU, or are not installed.
+    assert [len(absent) for absent in report["absent"].values()] == [5, 6]
+    assert "batches are too small" in report["absent"]["digits-adam"]["fastnet cupy, by wide"]
 
 
-def test_backend_that_is_wrong_fails_the_benchmark(machine, monkeypatch):
-    import cupy
+def test_paths_may_be_named(paths):
+    result = run("mnist-128", "--path", "wide")
+    assert result.exit_code == 0, result.output
+    assert "path wide" in result.output
+    assert "generic" not in result.output
 
-    matmul = cupy.matmul
-    monkeypatch.setattr(cupy, "matmul", lambda a, b, out: matmul(a, b, out=out).__imul__(1.01))
+
+def test_backend_that_is_wrong_fails_the_benchmark(paths, monkeypatch):
+    """All paths get wrong parameters."""
+    from fastnet.backends.cupy_backend import CupyBackend
+    from fastnet.parameters import Parameters
+
+    plan_training = CupyBackend.plan_training
+
+    def plan_wrongly(backend, spec, parameters, dataset):
+        return plan_training(backend, spec, Parameters(parameters.layout, parameters.flat * 1.1), dataset)
+
+    monkeypatch.setattr(CupyBackend, "plan_training", plan_wrongly)
     result = run("moons")
     assert result.exit_code == 1
-    assert "0 of 2 checks passed" in result.output
+    assert "path default: 0 of 2 checks passed" in result.output
+    assert "path generic: 0 of 2 checks passed" in result.output
     assert "(differs)" in result.output
+
+
+def test_one_path_that_is_wrong_fails_the_benchmark(paths, monkeypatch):
+    """Only its gradient tells, as nothing else of it is looked at: it is not chosen by default."""
+    from fastnet.backends.cupy_backend import wide
+
+    backward = wide.FirstLayer.backward
+    monkeypatch.setattr(
+        wide.FirstLayer, "backward", lambda layer, d_z, scale, d_weight: backward(layer, d_z, scale * 1.001, d_weight)
+    )
+    result = run("mnist-128")
+    assert result.exit_code == 1
+    (error,) = re.findall(r"path wide: the gradient's relative error is (\S+);", result.output)
+    assert 5e-4 < float(error) < 1e-3
+
+
+def test_one_path_that_breaks_is_told_and_the_others_go_on(paths, monkeypatch):
+    from fastnet.backends.cupy_backend import wide
+
+    def launch(*arguments, **options):
+        raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")
+
+    monkeypatch.setattr(wide.FirstLayer, "_launch", launch)
+    result = run("mnist-128")
+    assert result.exit_code == 1
+    output = " ".join(result.output.split())
+    assert "path wide: the gradient's relative error is nan; two runs are RuntimeError: CUDA_ERROR_ILLEGAL" in output
+    assert "fastnet cupy, by wide: RuntimeError: CUDA_ERROR_ILLEGAL_ADDRESS" in output
+    assert "fastnet cupy, by generic: products by cuBLAS" in output
 
 
 def test_no_gpu_is_told(machine):

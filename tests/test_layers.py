@@ -18,7 +18,7 @@ LAYERS = [
     ["errors"],
     ["optimizers", "spec", "parameters"],
     ["reference", "data", "initializers"],
-    ["backends", "backends.interface"],
+    ["backends", "backends.interface", "backends.work"],
     ["backends.array_plan", "backends.array_engine"],
     ["backends.array_backend", "backends.numba_backend", "backends.cupy_backend"],
     ["backends.registry"],

@@ -41,6 +41,7 @@ def specs(draw):
     sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
     output = draw(st.sampled_from(list(HEADS)))
     sizes.append(draw(st.integers(2 if output == "softmax" else 1, 5)))
+    dtype, precision = draw(st.sampled_from([("float32", "fp32"), ("float32", "tf32"), ("float64", "fp32")]))
     return NetworkSpec(
         tuple(sizes),
         tuple(draw(st.sampled_from(ACTIVATIONS)) for _ in sizes[1:-1]),
@@ -50,7 +51,8 @@ def specs(draw):
         reduction=draw(st.sampled_from(REDUCTIONS)),
         l2=draw(st.floats(0, 1e3)),
         input_scale=draw(st.floats(1e-3, 1e3)),
-        dtype=draw(st.sampled_from(["float32", "float64"])),
+        dtype=dtype,
+        precision=precision,
     )
 
 
@@ -79,6 +81,13 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path_factory, spec, coding, da
     if coding is not None:
         assert coding_again.task == coding.task
         assert np.array_equal(coding_again.classes, coding.classes)
+
+
+def test_a_file_from_before_networks_had_a_precision_is_read(trained, saved):
+    header, tensors = load_arrays(saved, "fastnet.network/1")
+    del header["network"]["precision"]
+    save_arrays(saved, "fastnet.network/1", header, tensors)
+    assert load_network(saved)[0] == trained.spec
 
 
 @pytest.mark.parametrize("backend", [None, "auto", "numpy"])

@@ -35,7 +35,7 @@ def test_all_is_what_is_promised():
 def test_arguments_of_network():
     assert list(inspect.signature(Network).parameters) == [
         "layer_sizes", "activation", "output", "loss", "bias", "reduction", "l2", "l2_averaged", "input_scale", "dtype",
-        "init", "bias_init", "backend", "device", "n_threads", "seed",
+        "precision", "init", "bias_init", "backend", "device", "n_threads", "seed",
     ]  # fmt: skip
     assert list(inspect.signature(Network.fit).parameters) == [
         "self", "X", "y", "optimizer", "n_steps", "n_epochs", "batch_size", "sample_weight", "X_val", "y_val",

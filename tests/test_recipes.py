@@ -196,6 +196,7 @@ def test_a_file_with_everything(recipe_file):
         l2 = 1
         input_scale = "1/16"
         dtype = "float64"
+        precision = "fp32"
         init = "he_normal"
         [optimizer]
         name = "adam"

@@ -4,13 +4,15 @@ import importlib.util
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from fastnet import BackendUnavailableError, Network, SpecError, available_backends
-from fastnet.backends import registry
+from fastnet.backends import registry, work
 from fastnet.backends.array_backend import NumpyBackend
 from fastnet.backends.interface import Availability
 from fastnet.backends.registry import backend_names, choose_backend, create_backend
+from fastnet.backends.work import Work
 
 HEAVY = ("numba", "llvmlite", "cupy", "scipy", "sklearn", "rich", "click", "safetensors", "matplotlib", "pandas")
 
@@ -110,6 +112,64 @@ def test_auto_takes_the_next_one_and_says_why(only):
 def test_on_the_cpu_auto_does_not_ask_for_a_gpu(only):
     only("cupy", "numpy")
     assert choose_backend("auto", "cpu").backend.name == "numpy"
+
+
+def work_for(processor):
+    """Work that a CPU is sooner done with than a GPU, or the other way round."""
+    work = Work((1000, 1000, 10), n_rows=4000, n_steps=1000 if processor == "gpu" else 1)
+    assert (work.cpu_seconds(1) > work.gpu_seconds) == (processor == "gpu")
+    return work
+
+
+def test_auto_leaves_little_work_to_the_cpu_and_says_so(only):
+    only("cupy", "numba", "numpy")
+    assert choose_backend("auto", n_threads=1, work=work_for("gpu")).backend.name == "cupy"
+    choice = choose_backend("auto", n_threads=1, work=work_for("cpu"))
+    assert choice.backend.name == "numba"
+    assert choice.reason.startswith(
+        "the first of numba, numpy, cupy that can run here; cupy: too little work, for which"
+    )
+    assert "takes about 0.49 s" in choice.reason
+
+
+def test_little_work_is_done_where_it_was_asked_for(only, monkeypatch):
+    only("cupy", "numba", "numpy")
+    little = work_for("cpu")
+    assert choose_backend("cupy", work=little).backend.name == "cupy"
+    assert choose_backend("auto", "cuda", work=little).backend.name == "cupy"
+    monkeypatch.setenv("FASTNET_BACKEND", "cupy")
+    assert choose_backend("auto", work=little).backend.name == "cupy"
+
+
+def test_little_work_is_better_done_on_a_gpu_than_not_at_all(only):
+    only("cupy")
+    assert choose_backend("auto", work=work_for("cpu")).backend.name == "cupy"
+
+
+def test_much_work_is_no_reason_for_a_gpu_that_is_not_there(only):
+    only("numba", "numpy")
+    choice = choose_backend("auto", n_threads=1, work=work_for("gpu"))
+    assert choice.backend.name == "numba"
+    assert choice.reason.endswith("cupy: cupy is switched off: switch it on")
+
+
+def test_a_network_chooses_anew_for_every_fit_and_predicts_where_it_was_trained(only, monkeypatch):
+    only("cupy", "numba", "numpy")
+    asked = []
+    monkeypatch.setattr(NumpyBackend, "predict", lambda backend, *_: asked.append(backend.name) or np.ones((1, 1)))
+    net = Network([2, 1], output="identity")
+    net.predict([[0, 1]])
+    assert net.fit([[0, 1]], [1], n_steps=1).backend_name == "numba"
+    net.predict([[0, 1]])
+    monkeypatch.setattr(work, "_GPU_SECONDS_TO_START", 0.0)
+    monkeypatch.setattr(work, "_GPU_SECONDS_PER_STEP", 0.0)
+    history = net.fit([[0, 1]], [1], n_steps=1)
+    assert (history.backend_name, history.backend_reason) == (
+        "cupy",
+        "the first of cupy, numba, numpy that can run here",
+    )
+    net.predict([[0, 1]])
+    assert asked == ["numba", "numba", "cupy"]
 
 
 def test_auto_with_nothing_that_can_run_says_why_for_each(only):

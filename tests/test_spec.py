@@ -36,6 +36,8 @@ def network(**options):
         ({"output": "exp", "loss": "absolute_error"}, "use loss='poisson' or 'gamma' or 'squared_error'"),
         ({"reduction": "average"}, "unknown reduction 'average': Choose from mean, sum"),
         ({"dtype": "float16"}, "unknown dtype 'float16': did you mean 'float"),
+        ({"precision": "fp16"}, "unknown precision 'fp16': Choose from fp32, tf32"),
+        ({"precision": "tf32", "dtype": "float64"}, "dtype is 'float64': use dtype='float32', or leave precision"),
         ({"layer_sizes": (4, 3, 1)}, "softmax over one output is always 1"),
         ({"l2": -1e-9}, "l2 must be finite and not negative"),
         ({"l2": float("nan")}, "l2 must be finite"),
@@ -72,6 +74,7 @@ def test_equal_specifications_are_one_key_and_different_ones_are_not():
         {"l2": 0.1, "l2_averaged": True},
         {"bias": False},
         {"dtype": "float64"},
+        {"precision": "tf32"},
         {"reduction": "sum"},
         {"input_scale": 0.5},
         {"activations": ("tanh",)},
@@ -108,6 +111,11 @@ def test_identity_output_keeps_all_but_the_head():
     changed = spec.with_identity_output()
     assert (changed.output, changed.loss) == ("identity", "squared_error")
     assert dataclasses.replace(changed, output="exp", loss="poisson") == spec
+
+
+def test_in_float64_there_is_one_precision():
+    spec = network(precision="tf32", l2=0.5)
+    assert spec.in_float64() == network(dtype="float64", l2=0.5)
 
 
 @given(st.integers(1, 500), st.one_of(st.none(), st.integers(1, 600)))

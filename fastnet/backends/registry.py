@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from fastnet.backends.interface import Availability, Backend, BackendFactory
+from fastnet.backends.work import Work
 from fastnet.errors import BackendUnavailableError, SpecError, require_count, unknown_name
 
 __all__ = ["ENTRY_POINT_GROUP", "Choice", "available_backends", "backend_names", "choose_backend", "create_backend"]
@@ -21,6 +22,7 @@ _BUILT_IN = {
     "numba": "fastnet.backends.numba_backend:NumbaBackend",
     "numpy": "fastnet.backends.array_backend:NumpyBackend",
 }
+_ON_A_GPU = {"cupy"}
 
 logger = logging.getLogger("fastnet")
 
@@ -89,7 +91,9 @@ def _availability(name: str) -> Availability:
         return Availability(False, str(error))
 
 
-def choose_backend(name: str | None = None, device: str = "auto", n_threads: int | None = None) -> Choice:
+def choose_backend(
+    name: str | None = None, device: str = "auto", n_threads: int | None = None, work: Work | None = None
+) -> Choice:
     """Resolve what a user asked for: argument, then environment, then automatic.
 
     Parameters
@@ -101,6 +105,9 @@ def choose_backend(name: str | None = None, device: str = "auto", n_threads: int
         "auto", "cpu", "cuda", or "cuda:1".
     n_threads : int or None
         None reads ``FASTNET_NUM_THREADS``.
+    work : Work or None
+        What is to be done, where that is known: "auto" leaves it to the CPU where a GPU would take longer, unless
+        `device` says where.
 
     Returns
     -------
@@ -128,15 +135,18 @@ def choose_backend(name: str | None = None, device: str = "auto", n_threads: int
                 f"backend {name!r}, asked for by {asked_by}, cannot run here: {availability.reason}"
             )
         return Choice(backend, f"asked for by {asked_by}")
-    return _choose_automatically(device, n_threads)
+    return _choose_automatically(device, n_threads, work)
 
 
-def _choose_automatically(device: str, n_threads: int | None) -> Choice:
+def _choose_automatically(device: str, n_threads: int | None, work: Work | None) -> Choice:
     check_device(device)
-    passed_over = []
-    for name in backend_names():
-        if device == "cpu" and name == "cupy":
-            continue
+    names, passed_over = backend_names(), []
+    if device == "cpu":
+        names = [name for name in names if name not in _ON_A_GPU]
+    if device == "auto" and work is not None and (too_little := work.describe_if_small(n_threads)):
+        passed_over = [f"{name}: {too_little}" for name in names if name in _ON_A_GPU]
+        names.sort(key=lambda name: name in _ON_A_GPU)  # the others keep their order
+    for name in names:
         try:
             backend = create_backend(name, device, n_threads)
         except BackendUnavailableError as error:
@@ -144,7 +154,7 @@ def _choose_automatically(device: str, n_threads: int | None) -> Choice:
             continue
         availability = backend.availability()
         if availability.ok:
-            reason = "; ".join([f"the first of {', '.join(backend_names())} that can run here", *passed_over])
+            reason = "; ".join([f"the first of {', '.join(names)} that can run here", *passed_over])
             logger.info("backend %s: %s", name, reason)
             return Choice(backend, reason)
         passed_over.append(f"{name}: {availability.reason}")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fastnet import initializers
 from fastnet.backends.registry import choose_backend
+from fastnet.backends.work import Work
 from fastnet.datasets import Table, load
 from fastnet.errors import DataError, SpecError
 from fastnet.history import History
@@ -107,7 +108,8 @@ def prepare(
         training = {name: value for name, value in training.items() if name not in ("n_steps", "n_epochs")}
     optimizer = recipe.optimizer if learning_rate is None else replace(recipe.optimizer, learning_rate=learning_rate)
 
-    choose_backend(backend, device, n_threads)  # what is missing is told before any data are read
+    # What is missing is told before any data are read. No device is started for work that small.
+    choose_backend(backend, device, n_threads, Work((1, 1), n_rows=1, n_steps=1))
     with naming(recipe.name):
         table = load(recipe.source, recipe.data, data=data, target=target)
         arguments = dict(recipe.network) if dtype is None else {**recipe.network, "dtype": dtype}

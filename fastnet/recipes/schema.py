@@ -32,6 +32,7 @@ _KEYS: dict[str, dict[str, Kind]] = {
         "l2_averaged": _SWITCH,
         "input_scale": ((int, float, str), 'a number or a fraction like "1/255"'),
         "dtype": _TEXT,
+        "precision": _TEXT,
         "init": ((str, dict), "text or a table"),
         "bias_init": _TEXT,
     },

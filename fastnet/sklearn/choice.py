@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from itertools import pairwise
 
+from fastnet.backends import work as any_work
 from fastnet.backends.registry import Choice, choose_backend
 
 __all__ = ["Work", "choose", "choose_for_prediction"]
@@ -55,9 +56,17 @@ class Work:
         """About how many seconds NumPy would take to train."""
         multiply_adds = sum(fan_in * fan_out for fan_in, fan_out in pairwise(self.layer_sizes))
         per_sample = multiply_adds * _SECONDS_PER_MULTIPLY_ADD + sum(self.layer_sizes[1:]) * _SECONDS_PER_UNIT
-        n_steps = -(-self.n_samples // self.batch_size)
-        seconds = n_steps * _SECONDS_PER_STEP + self.n_samples * per_sample
-        return seconds * max(1.0, self.most_passes * _SHARE_OF_PASSES)
+        return (self.n_steps * _SECONDS_PER_STEP + self.n_samples * per_sample) * self.n_passes
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of one pass."""
+        return -(-self.n_samples // self.batch_size)
+
+    @property
+    def n_passes(self) -> float:
+        """Passes that are likely."""
+        return max(1.0, self.most_passes * _SHARE_OF_PASSES)
 
 
 class _Account:
@@ -84,14 +93,15 @@ def choose(backend: str, device: str, n_threads: int | None, work: Work) -> Choi
         return choose_backend(backend, device, n_threads)
     if _is_small(work.numpy_seconds):
         return Choice(choose_backend("numpy", device, n_threads).backend, "too little work for compiled kernels")
-    return Choice(choose_backend(backend, device, n_threads).backend, "the first of those that can run here")
+    n_steps = round(work.n_steps * work.n_passes)
+    return choose_backend(backend, device, n_threads, any_work.Work(work.layer_sizes, work.batch_size, n_steps))
 
 
 def choose_for_prediction(backend: str, device: str, n_threads: int | None, work: Work) -> Choice | None:
     """Backend to predict on; None where scikit-learn's own code is done as soon."""
     if not _is_asked_for(backend, device) and _is_small(work.numpy_seconds / 3):  # gradients are two more products
         return None
-    return choose_backend(backend, device, n_threads)
+    return choose_backend(backend, device, n_threads, any_work.Work.of_prediction(work.layer_sizes, work.n_samples))
 
 
 def _is_asked_for(backend: str, device: str) -> bool:

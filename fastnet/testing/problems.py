@@ -183,7 +183,7 @@ def oracle(problem: Problem) -> Problem:
     weight = dataset.sample_weight
     targets = dataset.targets if network.takes_labels else dataset.targets.astype(np.float64)
     return Problem(
-        replace(problem.spec, network=replace(network, dtype="float64")),
+        replace(problem.spec, network=network.in_float64()),
         Parameters(problem.parameters.layout, problem.parameters.flat.astype(np.float64)),
         Dataset(dataset.x.astype(np.float64), targets, None if weight is None else weight.astype(np.float64)),
     )

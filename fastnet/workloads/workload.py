@@ -156,7 +156,7 @@ class LoadedWorkload:
 
     def loss(self, parameters: Parameters) -> float:
         """Objective in nats over all samples at `parameters`, computed by NumPy in float64 whoever found them."""
-        network = replace(self.spec.network, dtype="float64")
+        network = self.spec.network.in_float64()
         exact = Parameters(parameters.layout, parameters.flat.astype(np.float64))
         logits = NumpyBackend().predict(network.with_identity_output(), exact, self.dataset.x)
         head = reference.HEAD_FUNCTIONS[network.output, network.loss]
@@ -166,7 +166,7 @@ class LoadedWorkload:
     @cached_property
     def expected_loss(self) -> float:
         """The loss in nats that NumPy reaches in float64 with the same data, start and order."""
-        network, dataset = replace(self.spec.network, dtype="float64"), self.dataset
+        network, dataset = self.spec.network.in_float64(), self.dataset
         targets = dataset.targets if network.takes_labels else dataset.targets.astype(np.float64)
         exact = Parameters(self.start.layout, self.start.flat.astype(np.float64))
         plan = NumpyBackend().plan_training(replace(self.spec, network=network), exact, Dataset(dataset.x, targets))

@@ -12,6 +12,7 @@ import weakref
 from types import SimpleNamespace
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from emulated_cupy.arrays import ndarray
 from emulated_cupy.machine import MACHINE
@@ -29,6 +30,10 @@ _FACTORS_AND_PRODUCT = {
 }
 _HANDLE = 0xB1A5
 _TERMS_AT_ONCE = 16
+_BITS_BEYOND_FLOAT32 = 52 - 23
+
+# Threads of BLAS would spend more time on meeting each other than on products this small.
+_blas = ThreadpoolController()
 
 _arrays: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
 
@@ -81,7 +86,7 @@ def gemmStridedBatchedEx(  # noqa: N802  CuPy's name
         a = a.swapaxes(1, 2)
     if transb == CUBLAS_OP_T:
         b = b.swapaxes(1, 2)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), _blas.limit(limits=1, user_api="blas"):
         for left, right, out in zip(a, b, c, strict=True):
             _multiply_into(out, left, right, *scalars, computeType)
 
@@ -120,16 +125,15 @@ def _multiply_into(
 def _multiply_halves(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """As tensor cores do: 16 products, which are exact, and the sum so far are added and rounded toward zero."""
     a, b = a.astype(np.float64), b.astype(np.float64)
-    total = np.zeros((len(a), b.shape[1]), np.float32)
+    total = np.zeros((len(a), b.shape[1]))
     for start in range(0, a.shape[1], _TERMS_AT_ONCE):
-        exact = total + a[:, start : start + _TERMS_AT_ONCE] @ b[start : start + _TERMS_AT_ONCE]
-        total = _round_toward_zero(exact) if MACHINE.truncating_tensor_cores else exact.astype(np.float32)
-    return total
-
-
-def _round_toward_zero(exact: np.ndarray) -> np.ndarray:
-    nearest = exact.astype(np.float32)
-    return np.where(np.abs(nearest) > np.abs(exact), np.nextafter(nearest, np.float32(0)), nearest)
+        total += np.ascontiguousarray(a[:, start : start + _TERMS_AT_ONCE]) @ b[start : start + _TERMS_AT_ONCE]
+        if MACHINE.truncating_tensor_cores:
+            bits = total.view(np.int64)
+            bits &= ~((1 << _BITS_BEYOND_FLOAT32) - 1)
+        else:
+            total = total.astype(np.float32).astype(np.float64)
+    return total.astype(np.float32)
 
 
 def _round_to_tf32(a: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ from typing import Protocol, Self
 
 from emulated_cupy.machine import MACHINE
 
+_ANY_DEVICE = -1
+
 
 class Launch(Protocol):
     def run(self) -> None: ...
@@ -65,16 +67,26 @@ class Stream:
 
 
 class DefaultStream(Stream):
-    """That of the current device."""
+    """That of whichever device is current."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device_index = _ANY_DEVICE
 
     def begin_capture(self) -> None:
         raise RuntimeError("cannot capture on the default (legacy) stream")
 
+    def _require_device(self) -> None: ...
+
+
+Stream.null = DefaultStream()
+
 
 def current_stream() -> Stream:
     """The one entered last of the current device's, or its default stream."""
-    entered = (stream for stream in reversed(MACHINE.entered_streams) if stream.device_index == MACHINE.current_device)
-    return next(entered, None) or DefaultStream()
+    devices = MACHINE.current_device, _ANY_DEVICE
+    entered = (stream for stream in reversed(MACHINE.entered_streams) if stream.device_index in devices)
+    return next(entered, Stream.null)
 
 
 class Graph:
@@ -85,7 +97,7 @@ class Graph:
 
     def launch(self, stream: Stream | None = None) -> None:
         MACHINE.refuse_while_capturing("a launch of a graph")
-        if {self._device_index, (stream or current_stream()).device_index} != {MACHINE.current_device}:
+        if not {self._device_index, (stream or current_stream()).device_index} <= {MACHINE.current_device, _ANY_DEVICE}:
             raise RuntimeError("cudaErrorInvalidResourceHandle: the graph, its stream or neither is of this device")
         MACHINE.n_graph_launches += 1
         for launch in self._launches:

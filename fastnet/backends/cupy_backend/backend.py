@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -12,8 +11,8 @@ from fastnet.backends import array_engine
 from fastnet.backends.array_plan import ArrayPlan
 from fastnet.backends.cupy_backend.availability import availability
 from fastnet.backends.interface import Availability
-from fastnet.data import Dataset, is_sparse
-from fastnet.errors import BackendUnavailableError, DeviceMemoryError
+from fastnet.data import Dataset
+from fastnet.errors import BackendUnavailableError
 from fastnet.parameters import Parameters
 from fastnet.spec import NetworkSpec, TrainingSpec
 
@@ -28,7 +27,8 @@ logger = logging.getLogger("fastnet")
 class CupyBackend:
     """Trains on a CUDA device; a `fastnet.backends.interface.Backend`.
 
-    Matrix products are cuBLAS's, in true float32 unless the environment says ``CUPY_TF32=1``.
+    Matrix products in float32 are true float32 unless the network permits TF32 (`fastnet.spec.NetworkSpec.precision`),
+    whatever ``CUPY_TF32`` says.
 
     Parameters
     ----------
@@ -70,37 +70,23 @@ class CupyBackend:
         BackendUnavailableError
             CuPy or the device cannot be used here.
         DeviceMemoryError
-            The data do not fit into the device's memory.
+            The data, or what a step makes of them, do not fit into the device's memory; nothing was uploaded.
         """
-        library = self._library
+        library = self._library(spec.network)
         from fastnet.backends.cupy_backend.paths import open_engine
 
-        try:
-            with library.scope():
-                engine = open_engine(spec, dataset, library)
-            return ArrayPlan(spec, parameters, engine, library)
-        except DeviceMemoryError as error:
-            megabytes = _samples_bytes(spec, dataset) / 1e6
-            raise DeviceMemoryError(f"X needs {megabytes:,.0f} MB. {library.memory_left()}") from error
+        with library.scope():
+            engine = open_engine(spec, dataset, library)
+        return ArrayPlan(spec, parameters, engine, library)
 
     def predict(self, spec: NetworkSpec, parameters: Parameters, x: Any) -> NDArray:
         """See :meth:`fastnet.backends.interface.Backend.predict`."""
-        return array_engine.predict(spec, parameters, x, self._library)
+        return array_engine.predict(spec, parameters, x, self._library(spec))
 
-    @cached_property
-    def _library(self) -> CupyLibrary:
+    def _library(self, network: NetworkSpec) -> CupyLibrary:
         found = self.availability()
         if not found.ok:
             raise BackendUnavailableError(f"backend 'cupy' cannot run here: {found.reason}")
         from fastnet.backends.cupy_backend.library import CupyLibrary
 
-        return CupyLibrary(self._device_index)
-
-
-def _samples_bytes(spec: TrainingSpec, dataset: Dataset) -> int:
-    """Memory that X takes on the device: as it is for batches, as floats or twice (transposed) for the full batch."""
-    x = dataset.x
-    if is_sparse(x):
-        return int(x.data.nbytes + x.indices.nbytes + x.indptr.nbytes) * (1 if spec.batch_size else 2)
-    converted = x.size * spec.network.numpy_dtype.itemsize if x.dtype != spec.network.dtype else 0
-    return int(x.nbytes + (0 if spec.batch_size else converted))
+        return CupyLibrary(self._device_index, network.precision)

@@ -21,9 +21,9 @@ template<typename T> __device__ __forceinline__ T normal_density(T z) {
     return T(0.39894228040143268) * exp(T(-0.5) * z * z);
 }
 
-// As argmax has it: the lowest index wins a tie, the first NaN wins over all.
+// As argmax has it: the lowest index wins a tie, the first NaN wins over all. Both are looked at, as branches take longer.
 template<typename T> __device__ __forceinline__ bool exceeds(T a, T b) {
-    return a > b || (isnan(a) && !isnan(b));
+    return !(a <= b) & !isnan(b);
 }
 
 // --- Activations: h from z, and d_z from d_h, z and h ----------------------------------------------------------------
@@ -106,11 +106,12 @@ template<typename T> struct softmax_cross_entropy {
     template<typename Targets>
     static __device__ __forceinline__ T evaluate(const T* z, Targets is_class, int n_outputs, T* d_z) {
         const T largest = largest_of(z, n_outputs), sum = sum_of_exponentials(z, n_outputs, largest);
+        const T log_of_sum = log(sum), one_by_sum = T(1) / sum;
         T loss = T(0);
 #pragma unroll
         for (int k = 0; k < n_outputs; ++k) {
-            const T shifted = z[k] - largest, p = exp(shifted) / sum;
-            if (is_class(k)) loss = log(sum) - shifted;
+            const T shifted = z[k] - largest, p = exp(shifted) * one_by_sum;
+            loss = is_class(k) ? log_of_sum - shifted : loss;
             d_z[k] = p - (is_class(k) ? T(1) : T(0));
         }
         return loss;
@@ -120,17 +121,18 @@ template<typename T> struct softmax_cross_entropy {
 template<typename T> struct softmax_squared_error {
     template<typename Targets>
     static __device__ __forceinline__ T evaluate(const T* z, Targets target, int n_outputs, T* d_z) {
-        const T largest = largest_of(z, n_outputs), sum = sum_of_exponentials(z, n_outputs, largest);
+        const T largest = largest_of(z, n_outputs);
+        const T one_by_sum = T(1) / sum_of_exponentials(z, n_outputs, largest);
         T inner = T(0), loss = T(0);
 #pragma unroll
         for (int k = 0; k < n_outputs; ++k) {
-            const T p = exp(z[k] - largest) / sum, difference = p - target(k);
+            const T p = exp(z[k] - largest) * one_by_sum, difference = p - target(k);
             inner += difference * p;
             loss += T(0.5) * difference * difference;
         }
 #pragma unroll
         for (int k = 0; k < n_outputs; ++k) {
-            const T p = exp(z[k] - largest) / sum;
+            const T p = exp(z[k] - largest) * one_by_sum;
             d_z[k] = p * ((p - target(k)) - inner);
         }
         return loss;
@@ -251,18 +253,23 @@ template<typename T, template<typename> class Output> struct multilabel {
     }
 };
 
+// The first of the largest of v(0) ... v(C - 1).
+template<typename T, typename Values> __device__ __forceinline__ int argmax(Values v, int n_outputs) {
+    int first = 0;
+    T largest = T(v(0));
+#pragma unroll
+    for (int k = 1; k < n_outputs; ++k) {
+        const T value = T(v(k));
+        if (exceeds(value, largest)) { largest = value; first = k; }
+    }
+    return first;
+}
+template<typename T> __device__ __forceinline__ int argmax(ClassLabel is_class, int) { return is_class.label; }
+
 template<typename T, template<typename> class Output> struct multiclass {
     template<typename Targets>
     static __device__ __forceinline__ int is_correct(const T* z, Targets target, int n_outputs) {
-        int predicted = 0, label = 0;
-        T largest_z = z[0], largest_target = T(target(0));
-#pragma unroll
-        for (int k = 1; k < n_outputs; ++k) {
-            const T y = T(target(k));
-            if (exceeds(z[k], largest_z)) { largest_z = z[k]; predicted = k; }
-            if (exceeds(y, largest_target)) { largest_target = y; label = k; }
-        }
-        return predicted == label;
+        return argmax<T>(TargetRow<T>{z}, n_outputs) == argmax<T>(target, n_outputs);
     }
 };
 

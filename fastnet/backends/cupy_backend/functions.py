@@ -16,6 +16,7 @@ from fastnet.spec import Task
 
 __all__ = [
     "activation_name",
+    "has_source",
     "head_name",
     "optimizer_constants",
     "optimizer_name",
@@ -23,6 +24,11 @@ __all__ = [
     "step_lengths",
     "task_name",
 ]
+
+
+def has_source(file_name: str) -> bool:
+    """Whether this package has such a file of CUDA source."""
+    return files(__package__).joinpath(file_name).is_file()
 
 
 def read_source(file_name: str) -> str:

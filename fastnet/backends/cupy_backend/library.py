@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fastnet.backends.array_plan import ArrayLibrary
 from fastnet.backends.cupy_backend import kernels
 from fastnet.backends.cupy_backend.device import DeviceProperties
+from fastnet.backends.cupy_backend.memory import Needs, describe_needs
 from fastnet.backends.cupy_backend.operations import CupyOperations
 from fastnet.backends.cupy_backend.sparse import SparseMatrix
 from fastnet.data import is_sparse
@@ -22,6 +23,8 @@ __all__ = ["CupyLibrary"]
 
 Array = Any
 
+_FIRST_WITH_TF32 = 80  # compute capability 8.0: Ampere
+
 
 class CupyLibrary(ArrayLibrary):
     """CuPy on one device.
@@ -30,16 +33,26 @@ class CupyLibrary(ArrayLibrary):
     ----------
     device_index : int
         As CUDA numbers the visible devices.
+    precision : {"fp32", "tf32"}
+        What is permitted for float32 products.
+
+    Attributes
+    ----------
+    device_index : int
+    precision : {"fp32", "tf32"}
+        What they are computed in: a device that has no TF32 keeps to true float32.
     """
 
-    def __init__(self, device_index: int) -> None:
-        super().__init__(CupyOperations())
-        self._device_index = device_index
+    def __init__(self, device_index: int, precision: str = "fp32") -> None:
+        has_tf32 = int(cupy.cuda.Device(device_index).compute_capability) >= _FIRST_WITH_TF32
+        self.device_index = device_index
+        self.precision = precision if has_tf32 else "fp32"
+        super().__init__(CupyOperations(self.precision))
 
     @property
     def properties(self) -> DeviceProperties:
         """What the device is like."""
-        return DeviceProperties.of(self._device_index)
+        return DeviceProperties.of(self.device_index)
 
     def to_device(self, array: Any) -> Array:
         """See :meth:`fastnet.backends.array_plan.ArrayLibrary.to_device`."""
@@ -63,18 +76,47 @@ class CupyLibrary(ArrayLibrary):
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Work on the device; what does not fit into its memory raises `DeviceMemoryError`."""
-        with cupy.cuda.Device(self._device_index):
+        """Work on the device; what does not fit into its memory raises `DeviceMemoryError`.
+
+        All of it goes to the default stream, which the streams of graphs wait for, whichever one the caller is on.
+        """
+        with cupy.cuda.Device(self.device_index), cupy.cuda.Stream.null:
             try:
                 yield
             except cupy.cuda.memory.OutOfMemoryError as error:
                 raise DeviceMemoryError(f"{error} {self.memory_left()}") from error
 
+    def require_memory(self, needs: Needs, remedies: Callable[[int], str]) -> None:
+        """Raise an error where the device has less memory free than training needs; within the scope.
+
+        Parameters
+        ----------
+        needs : Needs
+        remedies : callable
+            Maps the free bytes to what would do with them.
+
+        Raises
+        ------
+        DeviceMemoryError
+            It says what is needed, what is free, and what would do.
+        """
+        pool = cupy.get_default_memory_pool()
+        free, total = cupy.cuda.Device(self.device_index).mem_info
+        free += pool.free_bytes()
+        if pool.get_limit():
+            total = min(total, pool.get_limit())
+            free = min(free, total - pool.used_bytes())
+        if needs.total > free:
+            raise DeviceMemoryError(
+                f"training needs {describe_needs(needs)}, and the device cuda:{self.device_index} has "
+                f"{free / 1e6:,.0f} MB free of {total / 1e6:,.0f} MB: {remedies(free)}"
+            )
+
     def memory_left(self) -> str:
         """How much memory the device has left, and what to do when that is too little."""
-        free, total = cupy.cuda.Device(self._device_index).mem_info
+        free, total = cupy.cuda.Device(self.device_index).mem_info
         return (
-            f"The device cuda:{self._device_index} has {free / 1e6:,.0f} MB free of {total / 1e6:,.0f} MB: train on "
+            f"The device cuda:{self.device_index} has {free / 1e6:,.0f} MB free of {total / 1e6:,.0f} MB: train on "
             "batches (or smaller ones) with batch_size=, or on the CPU with backend='numba'"
         )
 

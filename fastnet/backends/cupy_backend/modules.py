@@ -6,7 +6,7 @@ from functools import cache
 
 import cupy
 
-from fastnet.backends.cupy_backend.functions import read_source
+from fastnet.backends.cupy_backend.functions import has_source, read_source
 
 __all__ = ["load_module", "module_source", "options"]
 
@@ -15,8 +15,10 @@ _SHARED = ("device.cuh", "functions.cuh")
 
 
 def module_source(file_name: str) -> str:
-    """The whole source of the module of a path's file, such as ``tiny.cu``."""
-    return "\n".join(read_source(name) for name in (*_SHARED, file_name))
+    """The whole source of the module of a path's file, such as ``tiny.cu``, behind its header, where there is one."""
+    header = f"{file_name}h"
+    own = (header, file_name) if has_source(header) else (file_name,)
+    return "\n".join(read_source(name) for name in (*_SHARED, *own))
 
 
 def options(defines: dict[str, object]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import cupy
 
 from fastnet.backends.cupy_backend import kernels
 from fastnet.backends.cupy_backend.functions import optimizer_constants
+from fastnet.backends.cupy_backend.products import multiply
 from fastnet.backends.cupy_backend.sparse import SparseMatrix
 from fastnet.optimizers import Adam, AdamW
 from fastnet.parameters import ParameterLayout
@@ -22,16 +23,23 @@ Array = Any
 
 
 class CupyOperations(Operations):
-    """`fastnet.reference.Operations` on the device: nothing in here waits for it, or copies from or to the host."""
+    """`fastnet.reference.Operations` on the device: nothing in here waits for it, or copies from or to the host.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    precision : {"fp32", "tf32"}
+        Of float32 products that are cuBLAS's. Those of sparse matrices are true float32.
+    """
+
+    def __init__(self, precision: str = "fp32") -> None:
         super().__init__(cupy)
+        self.precision = precision
 
     def affine_activation(
         self, activation: str, x: Array, weight: Array, bias: Array | None, scale: float
     ) -> tuple[Array, Array]:
         """See :meth:`fastnet.reference.Operations.affine_activation`."""
-        z = x @ weight
+        z = x @ weight if isinstance(x, SparseMatrix) else multiply(x, weight, precision=self.precision)
         shift = 0.0 if bias is None else bias
         if activation != "identity":
             return kernels.FORWARD[activation](z, scale, shift, z, cupy.empty_like(z))
@@ -48,11 +56,15 @@ class CupyOperations(Operations):
         if isinstance(x, SparseMatrix):
             d_weight[...] = x.T @ d_z
         else:
-            cupy.matmul(x.T, d_z, out=d_weight)
+            multiply(x.T, d_z, d_weight, precision=self.precision)
         if scale != 1.0:
             d_weight *= scale
         if d_bias is not None:
             d_z.sum(axis=0, out=d_bias)
+
+    def input_gradient(self, d_z: Array, weight: Array) -> Array:
+        """See :meth:`fastnet.reference.Operations.input_gradient`."""
+        return multiply(d_z, weight.T, precision=self.precision)
 
     def head(
         self, spec: TrainingSpec, logits: Array, targets: Array, sample_weight: Array | None

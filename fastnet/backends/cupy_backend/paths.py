@@ -7,11 +7,13 @@ from types import ModuleType
 
 from fastnet.backends.array_engine import ReferenceEngine
 from fastnet.backends.array_plan import Engine
+from fastnet.backends.cupy_backend.device import DeviceProperties
 from fastnet.backends.cupy_backend.library import CupyLibrary
+from fastnet.backends.cupy_backend.memory import Needs, estimate_needs, remedies
 from fastnet.data import Dataset
 from fastnet.spec import TrainingSpec
 
-__all__ = ["PATHS", "open_engine"]
+__all__ = ["PATHS", "find_path", "name_of", "open_engine"]
 
 logger = logging.getLogger("fastnet")
 
@@ -19,14 +21,45 @@ logger = logging.getLogger("fastnet")
 # this network on these data, or would be the slower choice, and ``open_engine(spec, dataset, library) -> Engine``.
 PATHS: tuple[ModuleType, ...] = ()
 
-_GENERIC = "products by cuBLAS and fused elementwise kernels, one call per operation"
+_GENERIC = "products by cuBLAS{} and fused elementwise kernels, one call per operation"
+
+
+def find_path(
+    spec: TrainingSpec, dataset: Dataset, properties: DeviceProperties
+) -> tuple[ModuleType | None, dict[str, str]]:
+    """The first path that nothing stands against, None for the generic one, and what stood against those before it."""
+    obstacles: dict[str, str] = {}
+    for path in PATHS:
+        obstacle = path.obstacle(spec, dataset, properties)
+        if obstacle is None:
+            return path, obstacles
+        obstacles[name_of(path)] = obstacle
+    return None, obstacles
+
+
+def name_of(path: ModuleType | None) -> str:
+    """As in log messages; "generic" for None."""
+    return "generic" if path is None else path.__name__.rpartition(".")[2]
 
 
 def open_engine(spec: TrainingSpec, dataset: Dataset, library: CupyLibrary) -> Engine:
-    """The first path that nothing stands against; the generic one takes everything. Within the library's scope."""
-    for path in PATHS:
-        obstacle = path.obstacle(spec, dataset, library.properties)
-        if obstacle is None:
-            return path.open_engine(spec, dataset, library)
-        logger.debug("backend cupy, not by %s: %s", path.__name__.rpartition(".")[2], obstacle)
-    return ReferenceEngine(spec, dataset, library, _GENERIC)
+    """The engine of the path that is found. Within the library's scope.
+
+    Raises
+    ------
+    DeviceMemoryError
+        The device has too little memory for it; nothing has been uploaded then.
+    """
+
+    def reckon(spec: TrainingSpec, dataset: Dataset) -> Needs:
+        return estimate_needs(name_of(find_path(spec, dataset, library.properties)[0]), spec, dataset)
+
+    path, obstacles = find_path(spec, dataset, library.properties)
+    for name, obstacle in obstacles.items():
+        logger.debug("backend cupy, not by %s: %s", name, obstacle)
+    needs = estimate_needs(name_of(path), spec, dataset)
+    library.require_memory(needs, lambda free: remedies(spec, dataset, free, reckon))
+    if path is None:
+        detail = _GENERIC.format(" in TF32" if library.precision == "tf32" else "")
+        return ReferenceEngine(spec, dataset, library, detail)
+    return path.open_engine(spec, dataset, library)
