@@ -14,10 +14,10 @@ __all__ = ["load_module", "module_source", "options"]
 _SHARED = ("device.cuh", "functions.cuh")
 
 
-def module_source(file_name: str) -> str:
-    """The whole source of the module of a path's file, such as ``tiny.cu``, behind its header, where there is one."""
-    header = f"{file_name}h"
-    own = (header, file_name) if has_source(header) else (file_name,)
+def module_source(file_names: str | tuple[str, ...]) -> str:
+    """The whole source of the module of a path's files, such as ``tiny.cu``, each behind its header, if it has one."""
+    names = (file_names,) if isinstance(file_names, str) else file_names
+    own = [name for file_name in names for name in (f"{file_name}h", file_name) if has_source(name)]
     return "\n".join(read_source(name) for name in (*_SHARED, *own))
 
 
@@ -26,15 +26,15 @@ def options(defines: dict[str, object]) -> tuple[str, ...]:
     return ("-std=c++17", *(f"-D{name}={value}" for name, value in sorted(defines.items())))
 
 
-def load_module(file_name: str, defines: dict[str, object]) -> cupy.RawModule:
-    """The module of a path's file with its macros.
+def load_module(file_names: str | tuple[str, ...], defines: dict[str, object]) -> cupy.RawModule:
+    """The module of a path's file, or of several in order, with its macros.
 
     CuPy compiles it when a kernel of it is asked for, for the device that is current then, and keeps the binary in a
     folder of its own.
     """
-    return _load(file_name, options(defines))
+    return _load(file_names, options(defines))
 
 
 @cache
-def _load(file_name: str, compiler_options: tuple[str, ...]) -> cupy.RawModule:
-    return cupy.RawModule(code=module_source(file_name), options=compiler_options)
+def _load(file_names: str | tuple[str, ...], compiler_options: tuple[str, ...]) -> cupy.RawModule:
+    return cupy.RawModule(code=module_source(file_names), options=compiler_options)
