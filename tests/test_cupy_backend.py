@@ -1,4 +1,4 @@
-"""The CuPy backend's plans on an emulated GPU: the conformance kit, and what concerns a device alone."""
+"""The CuPy backend's generic path on an emulated GPU: the conformance kit, and what concerns a device alone."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ STORAGES = ("dense", "uint8", "csr")
 def machine():
     with emulated_cupy.installed() as machine:
         yield machine
+
+
+@pytest.fixture(autouse=True)
+def _generic(machine, monkeypatch):
+    """Leave everything to the generic path; the others have tests of their own."""
+    from fastnet.backends.cupy_backend import paths
+
+    monkeypatch.setattr(paths, "PATHS", ())
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ _RUNTIME = ("fibers.cpp", "barriers.cpp", "warps.cpp", "arguments.cpp", "shared_
 _RUNTIME_FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 
 # As on a device: no contraction of a * b + c here, as it is the compiler's choice there; pointers may alias.
-_FLAGS = ("-O1", "-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-fno-exceptions", "-shared", "-fPIC", "-w")
+_FLAGS = ("-O0", "-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-fno-exceptions", "-shared", "-fPIC", "-w")
 # Modules may have functions of the same name.
 _VISIBILITY = ("-fvisibility=hidden",)
 # Checks that report to the runtime, without the compiler's own library.

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from fastnet.backends.cupy_backend.batch_shapes import MAX_SLICES
 from fastnet.backends.cupy_backend.halves import HalvesLayout
 from fastnet.data import Dataset, is_sparse
 from fastnet.parameters import ParameterLayout
@@ -55,7 +56,8 @@ Reckon = Callable[[TrainingSpec, Dataset], Needs]
 
 def estimate_needs(path: str, spec: TrainingSpec, dataset: Dataset) -> Needs:
     """What a path of `fastnet.backends.cupy_backend.paths` needs; "generic" is the reference's engine."""
-    return {"generic": generic_needs, "wide": wide_needs}.get(path, kernel_needs)(spec, dataset)
+    reckon = {"generic": generic_needs, "wide": wide_needs, "batches": batches_needs}.get(path, kernel_needs)
+    return reckon(spec, dataset)
 
 
 def generic_needs(spec: TrainingSpec, dataset: Dataset) -> Needs:
@@ -70,6 +72,14 @@ def wide_needs(spec: TrainingSpec, dataset: Dataset) -> Needs:
     halves = HalvesLayout.of(dataset.n_samples, n_features, n_units)
     step = halves.step_bytes + reference_step_bytes(spec, dataset)
     return Needs(int(dataset.x.size) + halves.sample_bytes, halves.sample_bytes, step, parameter_bytes(spec))
+
+
+def batches_needs(spec: TrainingSpec, dataset: Dataset) -> Needs:
+    """Of `fastnet.backends.cupy_backend.batches`, at most: two batches of floats; h, d_z and slices of z of layers."""
+    n_features, *widths = spec.network.layer_sizes
+    n_rows = min(spec.batch_size or dataset.n_samples, dataset.n_samples)
+    numbers = n_rows * (2 * n_features + (2 + MAX_SLICES) * sum(widths))
+    return replace(kernel_needs(spec, dataset), step=numbers * np.dtype(np.float32).itemsize)
 
 
 def kernel_needs(spec: TrainingSpec, dataset: Dataset) -> Needs:

@@ -7,6 +7,7 @@ from types import ModuleType
 
 from fastnet.backends.array_engine import ReferenceEngine
 from fastnet.backends.array_plan import Engine
+from fastnet.backends.cupy_backend import batches, narrow, tiny, wide
 from fastnet.backends.cupy_backend.device import DeviceProperties
 from fastnet.backends.cupy_backend.library import CupyLibrary
 from fastnet.backends.cupy_backend.memory import Needs, estimate_needs, remedies
@@ -19,7 +20,7 @@ logger = logging.getLogger("fastnet")
 
 # In order of preference. Each has ``obstacle(spec, dataset, device) -> str | None``, which says why it cannot train
 # this network on these data, or would be the slower choice, and ``open_engine(spec, dataset, library) -> Engine``.
-PATHS: tuple[ModuleType, ...] = ()
+PATHS: tuple[ModuleType, ...] = (tiny, narrow, batches, wide)
 
 _GENERIC = "products by cuBLAS{} and fused elementwise kernels, one call per operation"
 
