@@ -1,7 +1,7 @@
-"""The CuPy backend: every feature on a CUDA device, by cuBLAS and fused elementwise kernels.
+"""The CuPy backend: every feature on a CUDA device, what is common by kernels of its own, the rest by cuBLAS.
 
 Data, parameters and the optimizer's state stay on the device from the start of a plan to its end. A run uploads at most
-the order of its samples, and nothing comes back before the metrics are read. Importing this package does not import
+its rates and the order of its samples, and next to nothing comes back before the metrics are read. Importing this package does not import
 CuPy, so that what is missing can be told on a machine that has neither CuPy nor a GPU.
 """
 
