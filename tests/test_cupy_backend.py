@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from itertools import cycle
 
 import emulated_cupy
 import numpy as np
@@ -12,9 +13,16 @@ from fastnet.backends.array_backend import NumpyBackend
 from fastnet.backends.array_engine import PREDICTION_ROWS
 from fastnet.backends.registry import create_backend
 from fastnet.optimizers import SGD, Adam, AdamW
+from fastnet.spec import ACTIVATIONS, HEADS
 from fastnet.testing import conformance_checks, make_problem
 
-CHECKS = conformance_checks()
+# Of each activation with each head, one by one in test_cupy_kernels.py, as many pairs as have each of them in it.
+PAIRS = [f"{output}-{loss}" for output, losses in HEADS.items() for loss in losses]
+ALL_PAIRS = {f"gradients-{activation}-{pair}" for activation in ACTIVATIONS for pair in PAIRS}
+SOME_PAIRS = {f"gradients-{activation}-{pair}" for activation, pair in zip(cycle(ACTIVATIONS), PAIRS, strict=False)}
+CHECKS = {
+    name: check for name, check in conformance_checks().items() if name.rpartition("-")[0] not in ALL_PAIRS - SOME_PAIRS
+}
 STORAGES = ("dense", "uint8", "csr")
 
 
