@@ -30,8 +30,15 @@ MNIST = {"layer_sizes": (784, 16, 10), "n_samples": 70, "activation": "relu"}
 
 @pytest.fixture(autouse=True)
 def machine():
+    """By default a small device, on which few threads are started that have nothing to do."""
     with emulated_cupy.installed() as machine:
+        machine.reset(n_multiprocessors=2, shared_memory_per_block_optin=TURING)
         yield machine
+
+
+@pytest.fixture
+def h100(machine):
+    machine.reset(n_multiprocessors=3, shared_memory_per_block_optin=H100)
 
 
 @pytest.fixture
@@ -59,7 +66,7 @@ def backend(narrow):
 OPTIMIZERS = (Adam(), SGD(), SGD(momentum=0.9), AdamW(weight_decay=0.5), SGD(momentum=0.9, nesterov=True))
 PAIRS = [(output, loss) for output, losses in HEADS.items() for loss in losses]
 FUNCTIONS = list(zip(PAIRS, cycle(ACTIVATIONS), cycle(OPTIMIZERS), strict=False))
-SMALL = {"layer_sizes": (9, 7, 3), "n_samples": 70}
+SMALL = {"layer_sizes": (9, 7, 3), "n_samples": 40}
 
 
 @pytest.mark.parametrize(("pair", "activation", "optimizer"), FUNCTIONS, ids=str)
@@ -68,7 +75,6 @@ def test_every_function_conforms(backend, pair, activation, optimizer):
     checks.check_gradients(backend, **options)
     n_steps = 12 if pair != ("exp", "squared_error") else 1  # exponentials diverge
     checks.check_trajectory(backend, n_steps, **options)
-    checks.check_repeatable(backend, **options)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +142,7 @@ def assert_gradients_agree(problem, backend, tolerance):
     ],
     ids=str,
 )
-def test_gradients_are_as_exact_as_of_float32(backend, options):
+def test_gradients_are_as_exact_as_of_float32(h100, backend, options):
     assert_gradients_agree(make_problem(**options), backend, 1e-6)
 
 
@@ -144,14 +150,14 @@ def test_sums_over_many_tiles_do_not_stay_in_tensor_cores(narrow, backend, machi
     """There each addition rounds toward zero. All terms have one sign here, so that what is lost adds up."""
     from fastnet.backends.cupy_backend.narrow_layout import choose_layout, macros
 
-    machine.reset(n_multiprocessors=1)
-    problem = make_problem((16, 3, 1), 12_000, storage="uint8", activation="identity", **REGRESSION)
+    machine.reset(n_multiprocessors=1, shared_memory_per_block_optin=TURING)
+    problem = make_problem((16, 3, 1), 3000, storage="uint8", activation="identity", **REGRESSION)
     problem.parameters.flat[:] = np.abs(problem.parameters.flat)
-    problem = replace(problem, dataset=Dataset(problem.dataset.x, np.full((12_000, 1), -1e3, np.float32)))
-    layout = choose_layout(problem.spec.network, True, H100)
+    problem = replace(problem, dataset=Dataset(problem.dataset.x, np.full((3000, 1), -1e3, np.float32)))
+    layout = choose_layout(problem.spec.network, True, TURING)
     keeps = [macros(problem.spec, layout, tiles)["SUMS_STAY_IN_TENSOR_CORES"] for tiles in (8, 9)]
     assert keeps == [1, 0]
-    assert 12_000 / (32 * layout.n_teams) > 9
+    assert 3000 / (32 * layout.n_teams) > 9
     assert_gradients_agree(problem, backend, 2e-7)
 
 
@@ -162,9 +168,9 @@ def test_floats_that_are_bytes_become_bytes(backend, divisor, input_scale):
     problem = replace(problem, dataset=replace(problem.dataset, x=x))
     plan = problem.plan(backend)
     assert "X, as bytes," in plan.detail
-    assert plan._engine._x.nbytes == 70 * 16
+    assert plan._engine._x.nbytes == 40 * 16
     assert_gradients_agree(problem, backend, 1e-6)
-    problem.dataset.x[69, 8] += 0.25
+    problem.dataset.x[39, 8] += 0.25
     assert "X, as floats in two halves," in problem.plan(backend).detail
     assert_gradients_agree(problem, backend, 1e-6)
 
@@ -210,7 +216,7 @@ def test_numbers_of_any_magnitude(backend, magnitudes):
     assert np.linalg.norm(read - expected_read) < 1e-5 * np.linalg.norm(expected_read)
 
 
-def test_scales_change_in_the_middle_of_a_run_however_it_is_cut(backend, machine):
+def test_scales_change_in_the_middle_of_a_run_however_it_is_cut(backend):
     """Rates of 1e4 throw the parameters out of range, and back in steps that are made by graphs and without."""
     problem = make_problem(**SMALL, activation="tanh", **REGRESSION)
     rates = np.full(45, 1e-3)
@@ -235,7 +241,7 @@ def test_scales_change_in_the_middle_of_a_run_however_it_is_cut(backend, machine
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("layer", [0, 1])
-def test_what_is_not_finite_goes_through(backend, machine, layer, value):
+def test_what_is_not_finite_goes_through(backend, layer, value):
     """It is no matter of scales: the run goes on and its losses tell."""
     problem = make_problem(**SMALL)
     problem.parameters.weights[layer][3, 1] = value
@@ -351,14 +357,14 @@ def test_graphs_give_the_same_bits_as_launches_one_by_one(backend, machine):
 def test_runs_longer_than_a_chunk(backend, monkeypatch):
     from fastnet.backends.cupy_backend import chunks
 
-    problem = make_problem(**SMALL, optimizer=SGD(momentum=0.9), l2=0.1)
-    expected = everything(problem.plan(backend), 17)
+    problem = make_problem(**SMALL, optimizer=Adam(), l2=0.1)
+    expected = everything(problem.plan(backend), 16)
     monkeypatch.setattr(chunks, "STEPS_PER_CHUNK", 8)
-    np.testing.assert_array_equal(everything(problem.plan(backend), 17), expected)
+    np.testing.assert_array_equal(everything(problem.plan(backend), 16), expected)
 
 
 def test_plan_goes_on_from_another_ones_state(backend):
-    problem = make_problem(**SMALL, optimizer=Adam())
+    problem = make_problem(**SMALL, optimizer=Adam(), l2=0.1)
     first, second = problem.plan(backend), problem.plan(backend)
     first.run([0.1] * 3)
     second.write_parameters(first.read_parameters())
@@ -385,16 +391,16 @@ def test_a_step_is_two_launches(backend, machine):
     assert np.diff(counts, 2)[1:] == [2 * 20]
 
 
-@pytest.mark.parametrize(("storage", "n_bytes"), [("uint8", 500 * 20), ("dense", 500 * 20 * 4)])
+@pytest.mark.parametrize(("storage", "n_bytes"), [("uint8", 200 * 9), ("dense", 200 * 9 * 4)])
 def test_data_are_uploaded_once(backend, machine, storage, n_bytes):
     backend.availability()
-    problem = make_problem((20, 9, 3), 500, storage=storage, weighted=True)
+    problem = make_problem(**SMALL | {"n_samples": 200}, storage=storage, weighted=True)
     machine.transfers.clear()
     plan = problem.plan(backend)
     plan.run([0.1] * 3)
     uploads = [n_bytes for direction, n_bytes in machine.transfers if direction == "to device"]
     assert uploads.count(n_bytes) == 1
-    records, parameters = 500 * 4 * 4, problem.parameters.flat.nbytes
+    records, parameters = 200 * 4 * 4, problem.parameters.flat.nbytes
     assert sum(uploads) < n_bytes + records + parameters + 300
 
 
@@ -409,14 +415,14 @@ def test_rows_that_are_padded_are_uploaded_in_parts(backend, monkeypatch):
 
 def test_all_work_is_done_on_the_chosen_device(machine, narrow):
     """The emulation refuses an array of one device while another is current."""
-    machine.reset(n_devices=2)
-    plan = make_problem(**SMALL, weighted=True, optimizer=Adam()).plan(create_backend("cupy", "cuda:1"))
+    machine.reset(n_devices=2, n_multiprocessors=2, shared_memory_per_block_optin=TURING)
+    plan = make_problem(**SMALL, weighted=True, optimizer=Adam(), l2=0.1).plan(create_backend("cupy", "cuda:1"))
     assert np.isfinite(plan.run([0.1] * 40).loss).all()
     assert np.isfinite(plan.loss_and_gradients()[0])
 
 
 def test_closed_plan_lets_go_of_the_device_memory(backend):
-    plan = make_problem(**SMALL, optimizer=Adam()).plan(backend)
+    plan = make_problem(**SMALL, optimizer=Adam(), l2=0.1).plan(backend)
     plan.run([0.1] * 40)
     plan.loss_and_gradients()
     engine = plan._engine
@@ -431,11 +437,10 @@ def test_closed_plan_lets_go_of_the_device_memory(backend):
 
 
 def test_detail_says_how_x_is_kept_and_shared_out(backend, machine):
-    machine.reset(n_multiprocessors=132)
+    machine.reset(n_multiprocessors=132, shared_memory_per_block_optin=H100)
     assert blank_problem((784, 16, 10), 10_000).plan(backend).detail == (
         "X, as bytes, is read once per step by tensor cores, in 132 blocks of 2 teams of 7 warps"
     )
-    assert make_problem(**SMALL).plan(backend).detail.startswith("X, as floats in two halves, is read once")
 
 
 # --- Which networks --------------------------------------------------------------------------------------------------
@@ -494,6 +499,7 @@ def test_what_is_not_taken_and_why(machine):
         ((784, 16, 10), False, ADA, None),
         ((784, 16, 10), True, TURING, None),
         ((784, 32, 10), True, H100, (1, 10, 32, 2)),
+        ((500, 32, 10), True, H100, (1, 7, 32, 3)),
         ((30, 16, 2), True, H100, (11, 1, 32, 2)),
         ((30, 16, 2), True, TURING, (3, 1, 32, 2)),
         ((64, 32, 10), True, H100, (8, 1, 32, 2)),
@@ -514,7 +520,7 @@ def test_layout_is_chosen_by_shared_memory(machine, layer_sizes, in_bytes, share
 def compile_with_nvrtc(layer_sizes, in_bytes, shared_memory, architectures, tiles_of_team=5, **options):
     from fastnet.backends.cupy_backend.modules import module_source
     from fastnet.backends.cupy_backend.modules import options as compiler_options
-    from fastnet.backends.cupy_backend.narrow import SOURCES
+    from fastnet.backends.cupy_backend.narrow_engine import SOURCES
     from fastnet.backends.cupy_backend.narrow_layout import choose_layout, macros
 
     spec = make_problem(layer_sizes, 1, activation="relu", **options).spec
@@ -537,11 +543,9 @@ def test_registers_of_mnist_16(machine):
 @pytest.mark.parametrize(
     ("layer_sizes", "in_bytes", "options", "registers", "spilled"),
     [
-        ((784, 16, 10), False, {}, 255, 0),
         ((784, 16, 10), False, {"tiles_of_team": 100}, 255, 0),
         ((784, 16, 10), True, {"tiles_of_team": 100}, 128, 40),
         ((784, 32, 10), True, {"optimizer": Adam(), "l2": 0.1}, 168, 0),
-        ((30, 16, 2), False, {}, 168, 0),
         ((784, 16, 16), True, REGRESSION, 128, 40),
     ],
 )

@@ -5,9 +5,10 @@
 // A float32 number w is two halves: high = half(w S), low = half(w S - high) with a power of two S, so that w S is
 // high + low to 22 bits, or to 2^-25 where it is small. Products of halves are exact in float32. Bytes are halves.
 //
-// What is defined when this is compiled: N_FEATURES, N_HIDDEN, N_OUTPUTS; HAS_BIAS; TAKES_LABELS; X_IN_BYTES; ACTIVATION,
-// HEAD, TASK, OPTIMIZER; HAS_PENALTY; N_TEAMS of warps in a block, TEAM_WARPS of each, WARP_STEPS;
-// TILE_SAMPLES, N_STAGES, SUMS_STAY_IN_TENSOR_CORES, SHARED_BYTES; LARGEST_IN_RANGE, SMALLEST_IN_RANGE, LARGEST_SCALE.
+// What is defined when this is compiled: N_FEATURES, N_HIDDEN, N_OUTPUTS; HAS_BIAS; TAKES_LABELS; X_IN_BYTES;
+// ACTIVATION, HEAD, TASK, OPTIMIZER; HAS_PENALTY; N_TEAMS of warps in a block, TEAM_WARPS of each, WARP_STEPS;
+// TILE_SAMPLES, N_STAGES, SUMS_STAY_IN_TENSOR_CORES; LARGEST_IN_RANGE, SMALLEST_IN_RANGE, LARGEST_SCALE; and sizes that
+// are reckoned here again, SHARED_BYTES, ROW_BYTES, RECORD_WORDS, FRAGMENT_BYTES, N_ELEMENTS.
 //
 // Legend: N samples, D features, H hidden units, C outputs, P parameters, K steps of a chunk, B blocks of a step,
 // E elements, which are the sums that each of them leaves, U blocks of an update, 32 elements for each.
@@ -24,7 +25,7 @@ __device__ constexpr int round_up(int n, int size) { return ceil_div(n, size) * 
 
 constexpr int n_features = N_FEATURES, n_hidden = N_HIDDEN, n_outputs = N_OUTPUTS;
 
-// --- How the work is shared out ---------------------------------------------------------------------------------------
+// --- How the work is shared out ------------------------------------------------------------------------------------
 
 // A product runs over 16 features at a time, a step of it. Each warp of a team has its own.
 constexpr int feature_steps = ceil_div(n_features, 16), warp_steps = WARP_STEPS;
@@ -45,7 +46,7 @@ __device__ __forceinline__ int feature_of(int warp, int tile, int column) {
     return warp * warp_steps * 16 + group * 32 + column * width + tile % 4;
 }
 
-// --- Elements: the sums of a block over its samples ---------------------------------------------------------------------
+// --- Elements: the sums of a block over its samples ----------------------------------------------------------------
 //
 // First d_W1, as the threads of a team have it in registers: for each of fragment_values, team_threads numbers.
 constexpr int fragment_values = hidden_tiles * feature_tiles * 4, n_fragment_elements = fragment_values * team_threads;
@@ -54,7 +55,8 @@ constexpr int fragment_values = hidden_tiles * feature_tiles * 4, n_fragment_ele
 // more threads than quads; or several. First four numbers of each quad, then one, the gradient of its output's bias,
 // which quads of other units have as well.
 constexpr int n_quads = hidden / 4 * n_outputs, thread_quads = ceil_div(n_quads, team_threads);
-constexpr int quad_threads = n_quads < team_threads ? n_quads : team_threads, sample_parts = team_threads / quad_threads;
+constexpr int quad_threads = n_quads < team_threads ? n_quads : team_threads;
+constexpr int sample_parts = team_threads / quad_threads;
 constexpr int quads_at = n_fragment_elements, bias_2_at = quads_at + 4 * n_quads;
 
 // At last d_b1.
@@ -101,7 +103,7 @@ __device__ __forceinline__ Element element_at(int position) {
     return element;
 }
 
-// --- Halves -------------------------------------------------------------------------------------------------------------
+// --- Halves --------------------------------------------------------------------------------------------------------
 
 struct Halves {
     unsigned short high, low;

@@ -1,6 +1,6 @@
 """How the narrow path shares a step out to a device's multiprocessors, and what it is compiled with.
 
-What is reckoned here is reckoned again in ``narrow.cuh``, which refuses to compile if the results differ.
+What is reckoned here is reckoned again in ``narrow_memory.cuh``, which refuses to compile if the results differ.
 """
 
 # Legend: D features, H hidden units, C outputs.
@@ -29,9 +29,10 @@ _WARP = 32
 _UNITS = 16  # of a tile of tensor cores
 _STEP_FEATURES = 16
 
-# A multiprocessor has 65,536 registers. 16 warps get 128 each, and a warp's part of d_W1 must leave half of them free:
-# it takes 8 for each step of features and tile of units. By tiles of units, the most steps of a warp.
-_MOST_WARPS = 16
+# By tiles of units, the most warps of a block and the most steps of features of a warp. A multiprocessor has registers
+# for 16 warps with 128 in each thread, or for 12 with 168. A thread's part of d_W1 takes 8 of them for each step and
+# tile, and what is done between the products takes some 70.
+_MOST_WARPS = {1: 16, 2: 12}
 _MOST_STEPS = {1: 7, 2: 5}
 _MOST_TEAMS = 15  # a barrier each, of 16
 
@@ -102,6 +103,11 @@ class NarrowLayout:
         return self.n_teams * self.team_warps
 
     @property
+    def has_registers(self) -> bool:
+        """Whether a multiprocessor has enough of them for a block."""
+        return self.n_warps <= _MOST_WARPS[self.hidden_tiles]
+
+    @property
     def n_threads(self) -> int:
         """Threads of a block."""
         return self.n_warps * _WARP
@@ -110,6 +116,11 @@ class NarrowLayout:
     def row_features(self) -> int:
         """Features of a stored sample, with padding."""
         return self.feature_steps * _STEP_FEATURES
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a stored sample."""
+        return self.row_features * (1 if self.in_bytes else 4)
 
     @property
     def record_words(self) -> int:
@@ -151,8 +162,7 @@ class NarrowLayout:
     @property
     def _team_bytes(self) -> int:
         hidden, outputs = self.hidden_tiles * _UNITS, _round_up(self.n_outputs, 4)
-        row = self.row_features * (1 if self.in_bytes else 4)
-        row_stride = _round_up(row - 16, 128) + 16
+        row_stride = _round_up(self.row_bytes - 16, 128) + 16
         logits_stride = outputs if outputs // 4 % 2 else outputs + 4
         of_sample = self.n_stages * (row_stride + 4 * self.record_words) + 4 * logits_stride
         of_sample += 4 * max(self.team_warps, 2) * (hidden + 4)
@@ -169,12 +179,12 @@ def choose_layout(network: NetworkSpec, in_bytes: bool, shared_memory: int) -> N
         NarrowLayout(n_features, n_hidden, n_outputs, network.takes_labels, in_bytes, n_teams, tile_samples, n_stages)
         for n_teams, tile_samples, n_stages in product(range(1, _MOST_TEAMS + 1), _TILE_SAMPLES, _STAGES)
     ]
-    fitting = [each for each in layouts if each.n_warps <= _MOST_WARPS and each.shared_bytes <= shared_memory]
+    fitting = [each for each in layouts if each.has_registers and each.shared_bytes <= shared_memory]
     return max(fitting, key=lambda each: (each.n_teams * each.tile_samples, each.n_teams, each.n_stages), default=None)
 
 
 def macros(spec: TrainingSpec, layout: NarrowLayout, tiles_of_team: int) -> dict[str, object]:
-    """What ``narrow.cu`` is compiled with, for teams that take up to `tiles_of_team` tiles of samples in a step."""
+    """What the kernels are compiled with, for teams that take up to `tiles_of_team` tiles of samples in a step."""
     network = spec.network
     return {
         "N_FEATURES": layout.n_features,
@@ -195,5 +205,9 @@ def macros(spec: TrainingSpec, layout: NarrowLayout, tiles_of_team: int) -> dict
         "N_STAGES": layout.n_stages,
         "SUMS_STAY_IN_TENSOR_CORES": int(tiles_of_team <= _TILES_IN_TENSOR_CORES),
         "SHARED_BYTES": layout.shared_bytes,
+        "ROW_BYTES": layout.row_bytes,
+        "RECORD_WORDS": layout.record_words,
+        "FRAGMENT_BYTES": layout.fragment_bytes,
+        "N_ELEMENTS": layout.n_elements,
         **RANGE_MACROS,
     }

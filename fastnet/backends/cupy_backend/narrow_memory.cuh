@@ -6,7 +6,7 @@
 
 namespace narrow {
 
-// --- Shared memory ---------------------------------------------------------------------------------------------------
+// --- Shared memory -------------------------------------------------------------------------------------------------
 
 constexpr int samples = TILE_SAMPLES, sample_tiles = samples / 8, sample_steps = samples / 16;
 
@@ -17,6 +17,12 @@ constexpr int row_stride = round_up(row_bytes - 16, 128) + 16;  // in shared mem
 
 // What goes with a sample: its label, or its targets, then its weight; whole units of 16 bytes.
 constexpr int n_targets = TAKES_LABELS ? 1 : n_outputs, record_words = round_up(n_targets + 1, 4);
+
+#if TAKES_LABELS
+__device__ __forceinline__ fastnet::ClassLabel targets_in(const float* record) { return {__float_as_int(record[0])}; }
+#else
+__device__ __forceinline__ fastnet::TargetRow<float> targets_in(const float* record) { return {record}; }
+#endif
 
 constexpr int z_stride = hidden + 4;                       // floats, from sample to sample
 constexpr int logits_stride = outputs / 4 % 2 ? outputs : outputs + 4;
@@ -42,7 +48,7 @@ constexpr int team_bytes = round_up(pieces_at + hidden_tiles * 2 * 16 * pieces_s
 constexpr int thread_values = fragment_values + 5 * thread_quads, sums_bytes = thread_values * n_threads * 4;
 constexpr int steps_bytes = common_bytes + n_teams * team_bytes;
 
-// but not what each lane of each team's last warp keeps here rather than in registers, and the largest d_z of each warp.
+// but not what the lanes of each team's last warp keep here rather than in registers, nor the largest d_z of each warp.
 struct Tally {
     double loss;
     int n_correct;
@@ -51,7 +57,10 @@ struct Tally {
 constexpr int tallies_at = sums_bytes > steps_bytes ? sums_bytes : steps_bytes;
 constexpr int largest_at = tallies_at + n_teams * warp_size * sizeof(Tally);
 
-static_assert(largest_at + n_warps * 4 == SHARED_BYTES, "narrow_layout.py reckons otherwise");
+static_assert(
+    largest_at + n_warps * 4 == SHARED_BYTES && row_bytes == ROW_BYTES && record_words == RECORD_WORDS &&
+        fragments_bytes == FRAGMENT_BYTES && n_elements == N_ELEMENTS,
+    "narrow_layout.py reckons otherwise");
 
 __device__ __forceinline__ float4 load_4(const float* address) { return *(const float4*)address; }
 
@@ -62,7 +71,7 @@ struct Place {
     __device__ __forceinline__ int t() const { return lane % 4; }
 };
 
-// --- Copies ----------------------------------------------------------------------------------------------------------
+// --- Copies --------------------------------------------------------------------------------------------------------
 
 // A tile's rows of 16-byte units, which are adjacent in global memory; zeros from number `n_valid` on, if not all are.
 template<int units, int stride, bool all_are_valid>

@@ -8,7 +8,7 @@
 
 namespace narrow {
 
-// --- Products in halves ----------------------------------------------------------------------------------------------
+// --- Products in halves --------------------------------------------------------------------------------------------
 
 // d += a b for several right factors, of all pieces that matter; the small products come first.
 template<int n>
@@ -41,9 +41,9 @@ __device__ __forceinline__ unsigned low_pieces(unsigned first, unsigned second) 
     return __byte_perm(first, second, 0x7632);
 }
 
-// --- Forward: z' (16 units, 8 samples) += W1' (16, 16 features) X' (16, 8) -------------------------------------------
+// --- Forward: z' (16 units, 8 samples) += W1' (16, 16 features) X' (16, 8) -----------------------------------------
 
-// The sample of a column among eight. Of floats, lanes read 16 bytes and not 4, which other rows give without conflicts.
+// The sample of a column among eight. Of floats, lanes read 16 bytes and not 4: then these rows meet in no bank.
 __device__ __forceinline__ int sample_of_column(int column) {
     return X_IN_BYTES ? column : column / 2 + column % 2 * 4;
 }
@@ -98,7 +98,7 @@ __device__ __forceinline__ void forward(const unsigned char* x, const uint4* wei
     }
 }
 
-// --- Backward: d_W1' (16 units, 8 features) += d_z' (16, 16 samples) X (16, 8) ---------------------------------------
+// --- Backward: d_W1' (16 units, 8 features) += d_z' (16, 16 samples) X (16, 8) -------------------------------------
 
 // The right factors of `width` tiles of features: `x` is a step of samples at the first feature of a group. Lane (g, t)
 // has features width g ..., of which each is column g of another tile, and samples 2t, 2t + 1, 2t + 8, 2t + 9.

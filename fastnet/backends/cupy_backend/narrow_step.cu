@@ -1,4 +1,4 @@
-// Narrow networks, full batch: a launch reads X once and leaves, block by block, the sums that the gradients are made of.
+// Narrow networks, full batch: a launch reads X once and leaves, by block, the sums that the gradients are made of.
 //
 // A block has several teams of warps. A team takes tiles of samples, one after the other, while the next one is being
 // copied to shared memory; teams have barriers of their own, so that one multiplies while another is in the middle.
@@ -13,10 +13,11 @@
 
 namespace narrow {
 
-// --- Between the products, in float32 --------------------------------------------------------------------------------
+// --- Between the products, in float32 ------------------------------------------------------------------------------
 
 // Each lane has one sample and four of its hidden units; a warp, a group of samples.
-constexpr int unit_lanes = hidden / 4, group_samples = warp_size / unit_lanes, n_sample_groups = samples / group_samples;
+constexpr int unit_lanes = hidden / 4, group_samples = warp_size / unit_lanes;
+constexpr int n_sample_groups = samples / group_samples;
 
 __device__ __forceinline__ int first_unit(Place place) { return place.lane % unit_lanes * 4; }
 
@@ -46,12 +47,6 @@ __device__ __forceinline__ void activate(float* slices, const unsigned char* com
         *(float4*)(at + samples * z_stride) = z;
     }
 }
-
-#if TAKES_LABELS
-__device__ __forceinline__ fastnet::ClassLabel targets_in(const float* record) { return {__float_as_int(record[0])}; }
-#else
-__device__ __forceinline__ fastnet::TargetRow<float> targets_in(const float* record) { return {record}; }
-#endif
 
 // Loss and d_logits of the lane's sample, by its weight; zeros for one that does not exist.
 __device__ __forceinline__ void evaluate_head(
@@ -146,7 +141,7 @@ __device__ __forceinline__ void add_quads(
     }
 }
 
-// --- Beginning and end of a launch -----------------------------------------------------------------------------------
+// --- Beginning and end of a launch ---------------------------------------------------------------------------------
 
 // The sums over teams, and over the threads of a team that have the same.
 __device__ __forceinline__ void write_elements(
@@ -178,7 +173,8 @@ __device__ __forceinline__ void write_elements(
 
 // By the first warp of the block.
 __device__ __forceinline__ void write_figures(
-    const Tally* tallies, const float* largest_of_warps, int lane, double* loss_out, int* n_correct_out, float* largest_out
+    const Tally* tallies, const float* largest_of_warps, int lane,
+    double* loss_out, int* n_correct_out, float* largest_out
 ) {
     double loss = 0.0;
     int n_correct = 0;
@@ -202,7 +198,7 @@ __device__ __forceinline__ void write_figures(
 
 }  // namespace narrow
 
-// --- The step -------------------------------------------------------------------------------------------------------
+// --- The step ------------------------------------------------------------------------------------------------------
 
 // X is (N, row_bytes), records (N, record_words) in units of 32 bits, padded with zeros. Leaves the sums (B, E) of each
 // block, its loss, right predictions and largest d_z, scaled as its halves are. The number of blocks is part of the

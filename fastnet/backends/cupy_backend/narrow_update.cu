@@ -1,6 +1,6 @@
 // Narrow networks, full batch: the elements of all blocks added up, the optimizer, and W1 in halves for the next step.
 //
-// No number that has to be in the range of halves is trusted to be: the largest d_z and the largest weight of a step are
+// No number that has to be in the range of halves is trusted to be: a step's largest d_z and its largest weight are
 // looked at before anything is changed. Where one is out of range, the update leaves all as it is and freezes the run:
 // steps after it return at once and updates find the same again, until the host has chosen other scales.
 //
@@ -126,7 +126,7 @@ __device__ __forceinline__ StepFigures sum_figures(
 
 }  // namespace narrow
 
-// --- Launches of 32 threads per 32 elements: (U,) blocks --------------------------------------------------------------
+// --- Launches of 32 threads per 32 elements: (U,) blocks -----------------------------------------------------------
 
 // W1 in halves, as the update would have made them: for a run that begins with other parameters or other scales.
 extern "C" __global__ void __launch_bounds__(narrow::warp_size) fastnet_narrow_prepare(
@@ -139,7 +139,7 @@ extern "C" __global__ void __launch_bounds__(narrow::warp_size) fastnet_narrow_p
     publish(element, parameter, blockIdx.x, feature_unscales, scales, fragments, {squares, largest_weight}, *step);
 }
 
-// --- Launches of 256 threads per 32 elements: (U,) blocks -------------------------------------------------------------
+// --- Launches of 256 threads per 32 elements: (U,) blocks ----------------------------------------------------------
 
 // `scale` makes the objective's gradient of a sum over samples; `input_scale` is that of X, `l2` of the penalty. Unless
 // it `updates`, it writes the gradient (P,) and changes nothing else; its figures are those of step 0 then.
@@ -171,7 +171,8 @@ extern "C" __global__ void __launch_bounds__(narrow::update_threads) fastnet_nar
     }
     if (has_figures) figures = sum_figures(losses, correct, n_blocks, squares + step % 2 * update_blocks);
     const float delta_scale = scales[DELTA_SCALE], weight_scale = scales[WEIGHT_SCALE];
-    const float rate = lengths[2 * step], decay = owned.is_weight() ? lengths[2 * step + 1] : 0.0f;
+    const float rate = updates ? lengths[2 * step] : 0.0f;
+    const float decay = updates && owned.is_weight() ? lengths[2 * step + 1] : 0.0f;
     sums[threadIdx.x] = sum_over_blocks(elements + position, n_blocks, segment);
     const float delta = largest_in(largest_delta, n_blocks);
     const float weight = largest_in(largest_weight + step % 2 * update_blocks, update_blocks);
