@@ -132,3 +132,18 @@ def test_what_a_device_says_of_itself(machine):
     found = sys.modules["cupy"].cuda.Device(0)
     assert found.attributes == {"MaxSharedMemoryPerBlockOptin": 65536, "MultiProcessorCount": 7}
     assert found.compute_capability == "75"
+
+
+def test_non_blocking_streams_record_and_do_nothing_else():
+    cupy = sys.modules["cupy"]
+    kernel, x = load(go("")).get_function("go"), device([0], np.float32)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        kernel((1,), (1,), (x,))
+        graph = stream.end_capture()
+        with pytest.raises(NotImplementedError, match="non-blocking"):
+            kernel((1,), (1,), (x,))
+        with pytest.raises(NotImplementedError, match="non-blocking"):
+            graph.launch(stream)
+    graph.launch(cupy.cuda.Stream())

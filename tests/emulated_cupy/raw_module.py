@@ -154,6 +154,7 @@ class RawKernel:
             stream.recorded.append(launch)
         else:
             MACHINE.refuse_while_capturing("a launch on another stream")
+            stream.require_order()
             launch.run()
 
     def _check_launch(self, grid: tuple[int, ...], block: tuple[int, ...], shared_mem: int) -> None:

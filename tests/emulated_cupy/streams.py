@@ -1,7 +1,7 @@
 """Streams, and graphs of the launches that were recorded on them.
 
 Work is done when it is asked for, in every stream. That is an order CUDA may choose as well, as these streams are
-blocking ones: they wait for the default stream, and it for them. Others are refused.
+blocking ones: they wait for the default stream, and it for them. Others only record.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ class Stream:
     """
 
     def __init__(self, non_blocking: bool = False) -> None:
-        if non_blocking:
-            raise NotImplementedError("the emulation does not know what has to wait for what on non-blocking streams")
+        self.non_blocking = non_blocking
         self.device_index = MACHINE.current_device
         self.recorded: list[Launch] | None = None
 
@@ -57,6 +56,11 @@ class Stream:
 
     def synchronize(self) -> None:
         MACHINE.refuse_while_capturing("waiting")
+
+    def require_order(self) -> None:
+        """Refuse work that nothing else waits for, and that waits for nothing."""
+        if self.non_blocking:
+            raise NotImplementedError("the emulation does not know what has to wait for what on non-blocking streams")
 
     def _require_device(self) -> None:
         if self.device_index != MACHINE.current_device:
@@ -97,6 +101,7 @@ class Graph:
 
     def launch(self, stream: Stream | None = None) -> None:
         MACHINE.refuse_while_capturing("a launch of a graph")
+        (stream or current_stream()).require_order()
         if not {self._device_index, (stream or current_stream()).device_index} <= {MACHINE.current_device, _ANY_DEVICE}:
             raise RuntimeError("cudaErrorInvalidResourceHandle: the graph, its stream or neither is of this device")
         MACHINE.n_graph_launches += 1

@@ -43,10 +43,13 @@ class Replay:
                 self._launch_step()
 
     def _capture(self) -> Any:
-        self._stream.begin_capture()
-        try:
-            for _ in range(STEPS_PER_GRAPH):
-                self._launch_step()
-        finally:  # a stream left capturing could not be used again
-            graph = self._stream.end_capture()
+        # While a blocking stream captures, other threads must leave the default stream alone; they may be training.
+        recording = cupy.cuda.Stream(non_blocking=True)
+        with recording:
+            recording.begin_capture()
+            try:
+                for _ in range(STEPS_PER_GRAPH):
+                    self._launch_step()
+            finally:  # a stream left capturing could not be used again
+                graph = recording.end_capture()
         return graph
