@@ -25,11 +25,9 @@ namespace batches {
 #if TAKES_LABELS
 using Target = int;
 constexpr int n_targets = 1;
-__device__ __forceinline__ fastnet::ClassLabel for_head(const Target* label) { return {label[0]}; }
 #else
 using Target = float;
 constexpr int n_targets = N_OUTPUTS;
-__device__ __forceinline__ fastnet::TargetRow<float> for_head(const Target* row) { return {row}; }
 #endif
 
 // A dataset.

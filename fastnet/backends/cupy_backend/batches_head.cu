@@ -75,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(batches::head_threads) fastnet_batc
     for (int c = 0; c < N_OUTPUTS; ++c) logits[c] += HAS_BIAS ? bias[c] : 0.0f;
 
     // All lanes have the logits, and do the same.
-    const auto target = for_head(targets + row * n_targets);
+    const auto target = fastnet::for_head(targets + row * n_targets);
     const double factor = *scale * (is_weighted ? double(sample_weight[row]) : 1.0);
     const int right = TASK::is_correct(logits, target, N_OUTPUTS);
     const float loss = HEAD::evaluate(logits, target, N_OUTPUTS, logits);

@@ -85,6 +85,10 @@ template<typename T> struct TargetRow {
     __device__ __forceinline__ T operator()(int k) const { return row[k]; }
 };
 
+// What a head takes of a sample: its label, or the row of its targets.
+__device__ __forceinline__ ClassLabel for_head(const int* label) { return {*label}; }
+template<typename T> __device__ __forceinline__ TargetRow<T> for_head(const T* row) { return {row}; }
+
 // --- Heads: logits z[0] ... z[C - 1] of one sample -> its loss in nats, and d_z. d_z may be z itself -------------------
 
 template<typename T> __device__ __forceinline__ T largest_of(const T* z, int n_outputs) {

@@ -34,11 +34,9 @@ __device__ constexpr int round_up(int n) { return (n + warp_size - 1) / warp_siz
 #if TAKES_LABELS
 using Target = int;
 constexpr int n_targets = 1;
-__device__ __forceinline__ fastnet::ClassLabel for_head(const Target* label) { return {label[0]}; }
 #else
 using Target = real;
 constexpr int n_targets = n_outputs;
-__device__ __forceinline__ fastnet::TargetRow<real> for_head(const Target* row) { return {row}; }
 #endif
 
 struct Sample {
@@ -112,7 +110,7 @@ template<int layer> struct Layer {
             for (int i = 0; i < fan_in; ++i) z[j] += h[i] * parameters[weight + i * fan_out + j];
         }
         if constexpr (layer == n_layers - 1) {
-            const auto targets = for_head(sample.targets);
+            const auto targets = fastnet::for_head(sample.targets);
             sums[correct_sum] += TASK::is_correct(z, targets, n_outputs);
             sums[loss_sum] += sample.weight * Function::evaluate(z, targets, n_outputs, d_z);
 #pragma unroll
