@@ -20,6 +20,8 @@ nox.options.reuse_existing_virtualenvs = True
 PROJECT = nox.project.load_toml("pyproject.toml")
 # A backend that should be there and is not fails the tests; and what is tested is what was installed, not the sources.
 ON_THE_CPU = {"FASTNET_REQUIRE": "numpy,numba", "PYTHONSAFEPATH": "1"}
+# Tests differ in length by a factor of a thousand, and those that train on every core gain nothing from many workers.
+SIDE_BY_SIDE = ["--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal"]
 
 
 def group(name: str) -> list[str]:
@@ -38,7 +40,7 @@ def lint(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests."""
     session.install(".", *group("test"))
-    session.run("pytest", *session.posargs, env=ON_THE_CPU)
+    session.run("pytest", *SIDE_BY_SIDE, *session.posargs, env=ON_THE_CPU)
 
 
 @nox.session(default=False)
@@ -53,7 +55,7 @@ def minimums(session: nox.Session) -> None:
     """Run the tests with the oldest release of every dependency that pyproject.toml admits."""
     pins = [re.sub(r">=(\S+)", r"==\1", requirement) for requirement in PROJECT["project"]["dependencies"]]
     session.install(".", *pins, *group("test"))
-    session.run("pytest", *session.posargs, env=ON_THE_CPU)
+    session.run("pytest", *SIDE_BY_SIDE, *session.posargs, env=ON_THE_CPU)
 
 
 @nox.session(default=False)
@@ -85,7 +87,7 @@ def build(session: nox.Session) -> None:
         wheel = next(Path(folder).glob("*.whl"))
         session.install("--force-reinstall", "--no-deps", str(wheel))
         session.install(str(wheel))
-        session.run("pytest", "tests", *session.posargs, env=ON_THE_CPU)
+        session.run("pytest", "tests", *SIDE_BY_SIDE, *session.posargs, env=ON_THE_CPU)
 
 
 @nox.session(default=False)
