@@ -93,7 +93,8 @@ def run_steps(board, n_workers, training):
             step.scale = mean_scale(training, network, order, step.begin, step.end)
         share_out(board, n_workers, kernels.gradient_share, step.n_groups, record)
         note_losses(sums, step, figures, i)
-        share_out(board, n_workers, kernels.update_share, n_update_items, record)
+        # What is one item is done before a helper could have begun with it.
+        share_out(board if n_update_items > 1 else 0, n_workers, kernels.update_share, n_update_items, record)
         if network.l2 > 0.0:
             note_penalty(network, state, step, figures, i)
 
