@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import emulated_cupy
@@ -19,6 +19,13 @@ from fastnet.workloads import SMOKE_SCALE, load
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 pytestmark = pytest.mark.filterwarnings("default")  # the peers' warnings are not ours to mend
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _libraries_of_the_peers():
+    """PyTorch, where it is installed, looks at what other libraries are loaded: it must not meet an emulated CuPy."""
+    with suppress(ImportError):
+        import torch  # noqa: F401
 
 
 @pytest.fixture

@@ -198,7 +198,7 @@ def test_compare():
         assert len(each.seconds) == 3
         assert min(each.seconds) > 0
         assert each.first_call_seconds > 0
-        assert (each.n_steps, each.n_threads, each.dtype) == (20, 1, "float32")
+        assert (each.n_steps, each.n_threads, each.dtype) == (200, 1, "float32")
         assert each.detail == "array operations of NumPy, one call per operation"
     with pytest.raises(SpecError, match="rounds"):
         compare("moons", ["numpy"], rounds=0)
