@@ -56,9 +56,9 @@ def test_a_plan_asks_for_the_functions_of_its_path_alone(wanted, options, path):
 
 
 def test_a_plan_asks_for_the_functions_of_its_network_alone(wanted):
-    others = {"gelu", "gelu_backward", "tanh_forward", "sigmoid_output", "exp_poisson", "count_largest", "adam_share"}
+    others = {"gelu", "gelu_backward", "tanh_forward", "sigmoid_output", "exp_poisson", "count_largest", "adam_update"}
     forward = {"relu", "softmax_output"}
-    training = {"relu_backward", "softmax_cross_entropy", "count_labels", "sgd_share"}
+    training = {"relu_backward", "softmax_cross_entropy", "count_labels", "sgd_update"}
     problem = make_problem(activation="relu", optimizer=SGD())
     NumbaBackend().predict(problem.spec.network, problem.parameters, problem.dataset.x)
     assert forward <= wanted
@@ -123,7 +123,7 @@ def test_for_a_kind_seen_before_nothing_is_even_looked_up(monkeypatch):
 
 
 # They take whole records, and are the ones that take longest to compile.
-LARGEST = ("run_steps", "predict_share", "gradient_share", "forward_upright", "backward_upright", "sgd_share")
+LARGEST = ("run_steps", "predict_share", "gradient_share", "forward_upright", "backward_upright", "update_share")
 
 
 def test_one_compilation_serves_all_forms_of_data(tmp_path):

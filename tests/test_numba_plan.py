@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numba
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from fastnet.backends.array_backend import NumpyBackend
 from fastnet.backends.numba_backend import NumbaBackend, plan, updates
@@ -120,6 +123,19 @@ def test_every_worker_and_group_starts_at_a_cache_line(dtype):
     ):
         assert rows.dtype == dtype
         assert [row.ctypes.data % 64 for row in rows] == [0, 0, 0]
+
+
+def test_one_long_row_takes_memory_once():
+    """Samples of a batch are sorted in room for the longest rows of all, and not for so many as long as the longest."""
+    random, n_features = np.random.default_rng(0), 4000
+    x = random.normal(size=(300, n_features)).astype(np.float32)
+    x[random.random(x.shape) > 0.001] = 0
+    x[7] = 1
+    problem = make_problem((n_features, 5, 3), 300, batch_size=50)
+    problem = replace(problem, dataset=Dataset(csr_array(x), problem.dataset.targets))
+    room = problem.plan(NumbaBackend())._workspace.scratch.rows.shape[1]
+    assert n_features < room < 2 * n_features + 4 * n_features
+    assert_runs_close(problem, 6, random.permutation(300))
 
 
 def test_partition_goes_by_sizes_alone_and_within_its_bounds():

@@ -30,6 +30,7 @@ from fastnet.backends.numba_backend.products import (
 from fastnet.backends.numba_backend.records import (
     KERNELS_DTYPE,
     CodedNetwork,
+    CodedOptimizer,
     Prediction,
     Samples,
     Scratch,
@@ -38,7 +39,7 @@ from fastnet.backends.numba_backend.records import (
 )
 from fastnet.backends.numba_backend.sharing import Share
 from fastnet.backends.numba_backend.sparse import sparse_kernels
-from fastnet.backends.numba_backend.updates import adam_share, sgd_share
+from fastnet.backends.numba_backend.updates import adam_update, sgd_update, update_share
 from fastnet.backends.numba_backend.upright import backward_upright, forward_upright
 from fastnet.optimizers import SGD
 from fastnet.spec import NetworkSpec, Task, TrainingSpec
@@ -164,7 +165,9 @@ def needed_functions(kind: Kind) -> list[NeededFunction]:
     training = np.zeros(1, record_dtype(Training, dtype))[0]
     need("run_steps", run_steps, 0, 0, training)
     need("gradient_share", gradient_share, share, 0, training)
-    need("update_share", sgd_share if kind.training.is_sgd else adam_share, share, 0, training)
+    need("update_share", update_share, share, 0, training)
+    optimizer = np.zeros(1, record_dtype(CodedOptimizer))[0]
+    need("update", sgd_update if kind.training.is_sgd else adam_update, optimizer, 0.0, 0, 0, out, out, out, out)
     backward = backward_across if across else backward_upright
     need("backward", backward, network, chosen, samples, scratch, 0, whole, 0, 0, 0, out, out, out, False)
     if kind.packed:

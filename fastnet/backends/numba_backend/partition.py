@@ -10,7 +10,7 @@ from functools import lru_cache
 from fastnet.backends.numba_backend.compiling import kernel
 from fastnet.parameters import ParameterLayout
 
-__all__ = ["count_groups", "count_tile_rows", "is_worth_sharing", "share_start", "whole_vectors"]
+__all__ = ["MOST_PACKED_ROWS", "count_groups", "count_tile_rows", "is_worth_sharing", "share_start", "whole_vectors"]
 
 # Counts that divide evenly over the usual numbers of cores.
 _GROUP_COUNTS = (48, 32, 16, 8, 4, 2, 1)
@@ -39,7 +39,7 @@ _GROUP_BYTES = 2**28
 # Rows of a tile: as few as keep products efficient; more where all layers are so narrow that the tile still fits in a
 # near cache, or so wide that their gradient fits in none, and should not pass too often; and no more than packed
 # rows can be counted in a byte.
-_FEWEST_TILE_ROWS, _MOST_TILE_ROWS, _MOST_PACKED_ROWS = 256, 2048, 256
+_FEWEST_TILE_ROWS, _MOST_TILE_ROWS, MOST_PACKED_ROWS = 256, 2048, 256
 _TILE_BYTES = 2**17
 _WIDE_ROW_BYTES, _MOST_WIDE_ROWS, _WIDE_TILE_BYTES = 2**12, 768, 2**24
 
@@ -89,5 +89,5 @@ def count_tile_rows(n_rows: int, n_columns: int, itemsize: int, *, packed: bool)
     is_wide = row_bytes >= _WIDE_ROW_BYTES
     most, most_bytes = (_MOST_WIDE_ROWS, _WIDE_TILE_BYTES) if is_wide else (_MOST_TILE_ROWS, _TILE_BYTES)
     fitting = max(_FEWEST_TILE_ROWS, min(most, most_bytes // row_bytes))
-    rows = min(max(n_rows, 1), _MOST_PACKED_ROWS if packed else fitting)
+    rows = min(max(n_rows, 1), MOST_PACKED_ROWS if packed else fitting)
     return -(-rows // _ROW_MULTIPLE) * _ROW_MULTIPLE

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fastnet import reference
 from fastnet.backends.interface import StepMetrics
+from fastnet.backends.numba_backend.blocks import TERMS
 from fastnet.backends.numba_backend.buffers import (
     code_network,
     code_optimizer,
@@ -26,7 +27,12 @@ from fastnet.backends.numba_backend.companion import start_where_nothing_is_comp
 from fastnet.backends.numba_backend.kernels import choose_kernels, kind_of
 from fastnet.backends.numba_backend.layout import lay_out
 from fastnet.backends.numba_backend.packing import PackedRows, bound_tiles, pack_rows, pack_tiles, transpose_tiles
-from fastnet.backends.numba_backend.partition import count_groups, count_tile_rows, is_worth_sharing
+from fastnet.backends.numba_backend.partition import (
+    MOST_PACKED_ROWS,
+    count_groups,
+    count_tile_rows,
+    is_worth_sharing,
+)
 from fastnet.backends.numba_backend.records import CodedOptimizer, Prediction, Run, Samples, as_record
 from fastnet.backends.numba_backend.team import prepare_team
 from fastnet.backends.numba_backend.updates import GRADIENT_ONLY
@@ -67,7 +73,7 @@ class NumbaPlan:
         self._remembered = dict(zip(remembered, (self._state.first, self._state.second), strict=False))
         self._n_updates = 0
         self._packs = packed is not None
-        self._longest_row = int(np.diff(packed.row_starts).max()) if packed else 0
+        self._nonzeros_of_rows = _most_nonzeros(packed.row_starts) if packed else np.zeros(1, np.int64)
         self._workspace = self._make_workspace(self._batch_rows)
         self._detail = self._describe(dataset.x, packed)
         self._samples = self._lay_out_samples(spec, dataset, packed)
@@ -103,9 +109,9 @@ class NumbaPlan:
         tile_rows = count_tile_rows(
             -(-n_rows // n_groups), self._layout.n_columns, self._dtype.itemsize, packed=self._packs
         )
-        sorted_size = min(tile_rows, n_rows) * self._longest_row
+        sorted_size = int(self._nonzeros_of_rows[min(tile_rows, n_rows, len(self._nonzeros_of_rows) - 1)])
         if sorted_size:
-            sorted_size += 4 * self._n_features
+            sorted_size += TERMS * self._n_features
         return Workspace(
             n_workers,
             make_scratch(self._layout, tile_rows, n_workers, self._dtype, sorted_size, self._n_features),
@@ -202,6 +208,15 @@ class NumbaPlan:
     def _require_open(self) -> None:
         if self._closed:
             raise PlanClosedError("this training plan is closed: make a new one with plan_training")
+
+
+def _most_nonzeros(row_starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The most non-zeros that 0, 1, 2, ... rows have together, up to the rows of a tile."""
+    sizes = np.diff(row_starts)
+    longest = np.sort(
+        np.partition(sizes, -MOST_PACKED_ROWS)[-MOST_PACKED_ROWS:] if len(sizes) > MOST_PACKED_ROWS else sizes
+    )
+    return np.concatenate([[0], np.cumsum(longest[::-1])])
 
 
 def _describe_storage(x: Any, packed: PackedRows | None) -> str:

@@ -121,7 +121,7 @@ KERNELS_DTYPE = np.dtype(
             "load_rows", "load_columns", "load_targets", "load_weights",
             "transpose_weight", "transpose_to_columns", "transpose_to_panels", "clear_filling",
             "output", "head", "weigh", "count",
-            "forward", "backward", "gradient_share", "update_share", "run_steps", "predict", "predict_share",
+            "forward", "backward", "gradient_share", "update_share", "update", "run_steps", "predict", "predict_share",
         )
     ]
 )  # fmt: skip

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import math
 
-from fastnet.backends.numba_backend.compiling import NativeFunction, inlined, kernel
+from fastnet.backends.numba_backend.compiling import NativeFunction, call, inlined, kernel
 from fastnet.backends.numba_backend.partition import share_start
 from fastnet.backends.numba_backend.sharing import next_item
 from fastnet.backends.numba_backend.views import (
+    kernels_at,
     network_at,
     optimizer_at,
     own_doubles_at,
@@ -29,7 +30,10 @@ from fastnet.backends.numba_backend.views import (
     sums_at,
 )
 
-__all__ = ["ADAM", "CHUNK", "GRADIENT_ONLY", "MOMENTUM", "NESTEROV", "PLAIN_SGD", "adam_share", "sgd_share", "step_l2"]
+__all__ = [
+    "ADAM", "CHUNK", "GRADIENT_ONLY", "MOMENTUM", "NESTEROV", "PLAIN_SGD",
+    "adam_update", "sgd_update", "step_l2", "update_share",
+]  # fmt: skip
 
 GRADIENT_ONLY, PLAIN_SGD, MOMENTUM, NESTEROV, ADAM = range(5)
 
@@ -38,8 +42,8 @@ GRADIENT_ONLY, PLAIN_SGD, MOMENTUM, NESTEROV, ADAM = range(5)
 CHUNK = 2048
 
 
-@inlined
-def sgd_update(optimizer, rate, flat, gradient, velocity):
+@NativeFunction
+def sgd_update(optimizer, rate, _n_updates, _n_weights, flat, gradient, velocity, _nothing):
     """``v = momentum v - rate g``; the step is v, or ``momentum v - rate g`` with the new v for Nesterov."""
     rate, momentum = flat.dtype.type(rate), flat.dtype.type(optimizer.momentum)
     if optimizer.kind == PLAIN_SGD:
@@ -61,7 +65,7 @@ def adam_rate(optimizer, rate, n_updates):
     return rate * math.sqrt(1.0 - optimizer.beta_2**n_updates) / (1.0 - optimizer.beta_1**n_updates)
 
 
-@inlined
+@NativeFunction
 def adam_update(optimizer, rate, n_updates, n_weights, flat, gradient, m, v):
     """``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g ** 2``; the step is ``-rate_t m / (sqrt(v) + epsilon)``.
 
@@ -113,53 +117,29 @@ def add_groups(network, sums, step, begin, flat, gradient):
     return squares
 
 
-@inlined
-def chunk_start(share, item, penalties):
-    """The first chunk of an item of the share."""
-    return share_start(item, share.n_items, 0, penalties.size)
-
-
 @NativeFunction
-def sgd_share(share, item, training):
+def update_share(share, item, training):
     """One worker's chunks of the parameters, those of `item` first.
 
     The sum of squared weights of each goes to the penalties.
     """
-    network, optimizer, step = network_at(training.network), optimizer_at(training.optimizer), step_at(training.step)
-    state, sums = state_at(training.state), sums_at(training.sums)
-    flat = own_numbers_at(training.like, state.flat, state.flat_size)
-    gradient = own_numbers_at(flat, state.gradient, state.gradient_size)
-    velocity = own_numbers_at(flat, state.first, state.first_size)
-    penalties = own_doubles_at(state.penalties, state.penalties_size)
-    while item >= 0:
-        for chunk in range(chunk_start(share, item, penalties), chunk_start(share, item + 1, penalties)):
-            begin = chunk * CHUNK
-            size = min(CHUNK, network.n_parameters - begin)
-            part, part_gradient = part_of(flat, begin, size), part_of(gradient, begin, size)
-            penalties[chunk] = add_groups(network, sums, step, begin, part, part_gradient)
-            if optimizer.kind != GRADIENT_ONLY:
-                sgd_update(optimizer, step.rate, part, part_gradient, part_of(velocity, begin, size))
-        item = next_item(share, item)
-
-
-@NativeFunction
-def adam_share(share, item, training):
-    """The same for Adam and AdamW."""
-    network, optimizer, step = network_at(training.network), optimizer_at(training.optimizer), step_at(training.step)
-    state, sums = state_at(training.state), sums_at(training.sums)
+    network, kernels, step = network_at(training.network), kernels_at(training.kernels), step_at(training.step)
+    optimizer, state, sums = optimizer_at(training.optimizer), state_at(training.state), sums_at(training.sums)
     flat = own_numbers_at(training.like, state.flat, state.flat_size)
     gradient = own_numbers_at(flat, state.gradient, state.gradient_size)
     first = own_numbers_at(flat, state.first, state.first_size)
     second = own_numbers_at(flat, state.second, state.second_size)
     penalties = own_doubles_at(state.penalties, state.penalties_size)
     while item >= 0:
-        for chunk in range(chunk_start(share, item, penalties), chunk_start(share, item + 1, penalties)):
+        first_chunk = share_start(item, share.n_items, 0, penalties.size)
+        for chunk in range(first_chunk, share_start(item + 1, share.n_items, 0, penalties.size)):
             begin = chunk * CHUNK
             size = min(CHUNK, network.n_parameters - begin)
             part, part_gradient = part_of(flat, begin, size), part_of(gradient, begin, size)
             penalties[chunk] = add_groups(network, sums, step, begin, part, part_gradient)
             if optimizer.kind != GRADIENT_ONLY:
-                m, v = part_of(first, begin, size), part_of(second, begin, size)
-                n_weights = network.n_weights - begin
-                adam_update(optimizer, step.rate, step.n_updates, n_weights, part, part_gradient, m, v)
+                call(kernels.update, (
+                    optimizer, step.rate, step.n_updates, network.n_weights - begin,
+                    part, part_gradient, part_of(first, begin, size), part_of(second, begin, size),
+                ))  # fmt: skip
         item = next_item(share, item)
