@@ -35,6 +35,7 @@ __all__ = [
     "lanes_of",
     "load",
     "multiply_add",
+    "prefetch",
     "splat",
     "spread",
     "spread_run",
@@ -48,6 +49,9 @@ __all__ = [
 VECTOR_BYTES = 64
 
 _INT_32 = ir.IntType(32)
+
+# Of LLVM's prefetch: what it is for, how near, and from which kind of cache.
+_TO_READ, _INTO_ALL_CACHES, _DATA = 0, 3, 1
 
 intrinsic: Any = extending.intrinsic  # its annotations are those of what is decorated, and not of what is called
 
@@ -205,6 +209,21 @@ def gather(context, like, array, start, indices, first):
         return _as_block(builder, like, rows)
 
     return like(like, array, types.intp, indices, types.intp), generate
+
+
+@intrinsic
+def prefetch(context, array, index):
+    """Have the cache line of ``array[index]`` fetched, as it will be read soon."""
+
+    def generate(context, builder, signature, arguments):
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, _INT_32, _INT_32, _INT_32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        place = builder.bitcast(_pointer(context, builder, array, *arguments), byte)
+        builder.call(function, [place, _INT_32(_TO_READ), _INT_32(_INTO_ALL_CACHES), _INT_32(_DATA)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
 
 
 @intrinsic

@@ -25,6 +25,7 @@ from fastnet.backends.numba_backend.blocks import (
     lanes_of,
     load,
     multiply_add,
+    prefetch,
     splat,
     spread_run,
     store,
@@ -35,11 +36,28 @@ from fastnet.backends.numba_backend.compiling import NativeFunction, block_kerne
 
 __all__ = ["SparseKernels", "sample_at", "sparse_kernels"]
 
+# The samples of a batch lie anywhere, and the processor does not foresee where: each is fetched while so many others
+# before it are multiplied. That makes a step of digits-adam a tenth shorter on one machine.
+_AHEAD = 3
+
+_CACHE_LINE = 64
+
 
 @kernel
 def sample_at(order, position):
     """Index of the sample at a position."""
     return order[position] if order.size else position
+
+
+@kernel
+def fetch_sample(values, columns, row_starts, order, position):
+    """Have the non-zeros of the sample at a position of `order` fetched, if there is one."""
+    if position < order.size:
+        sample = order[position]
+        for k in range(row_starts[sample], row_starts[sample + 1], _CACHE_LINE // values.itemsize):
+            prefetch(values, k)
+        for k in range(row_starts[sample], row_starts[sample + 1], _CACHE_LINE // columns.itemsize):
+            prefetch(columns, k)
 
 
 @block_kernel
@@ -90,6 +108,8 @@ def sparse_kernels(value_dtype: np.dtype, column_dtype: np.dtype) -> SparseKerne
             bias = load(single, weight, bias_start + panel * lanes, 0)
             bias_2 = load(single, weight, bias_start + (panel + 1) * lanes, 0)
             for i in range(n_rows):
+                if panel == 0:
+                    fetch_sample(values, columns, row_starts, order, begin + i + _AHEAD)
                 sample = sample_at(order, begin + i)
                 one, other = weighted_sum_pair(
                     values, columns, row_starts[sample], row_starts[sample + 1], weight, start, panel_size
@@ -102,6 +122,8 @@ def sparse_kernels(value_dtype: np.dtype, column_dtype: np.dtype) -> SparseKerne
             start = weight_start + panel * n_features * lanes
             bias = load(single, weight, bias_start + panel * lanes, 0)
             for i in range(n_rows):
+                if panel == 0:
+                    fetch_sample(values, columns, row_starts, order, begin + i + _AHEAD)
                 sample = sample_at(order, begin + i)
                 total = weighted_sum(values, columns, row_starts[sample], row_starts[sample + 1], weight, start)
                 place = z_start + (panel * n_rows + i) * lanes
