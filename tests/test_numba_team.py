@@ -18,13 +18,16 @@ import pytest
 from fastnet.backends.numba_backend import NumbaBackend, team
 from fastnet.backends.numba_backend.atomics import add, load
 from fastnet.backends.numba_backend.compiling import NativeFunction
-from fastnet.backends.numba_backend.sharing import Share, next_item, share_out
+from fastnet.backends.numba_backend.sharing import Share, look_away, next_item, share_out
 from fastnet.backends.numba_backend.team import run_team
 from fastnet.backends.numba_backend.views import own_wholes_at
 from fastnet.optimizers import Adam
 from fastnet.testing import make_problem
 
 N_WORKERS, TIME_LIMIT = 4, 120
+
+# Most of them let other threads have the processor, which takes longer the more of them there are.
+MOST_LOOKS = 600
 
 SHAPES = {"wide": (40, 33, 9, 4), "across": (8, 7, 6, 3)}
 
@@ -61,13 +64,14 @@ def wait_until(condition):
 
 @NativeFunction
 def note_worker(share, item, record):
-    """Wait some milliseconds until there is a worker for each item; then note who did this one."""
+    """Wait for a while until there is a worker for each item; then note who did this one."""
     notes = own_wholes_at(record, 65)
     while item >= 0:
         add(record + 8 * 64, 1)
         n_looks = 0
-        while load(record + 8 * 64) < share.n_items and n_looks < 3_000_000:
+        while load(record + 8 * 64) < share.n_items and n_looks < MOST_LOOKS:
             n_looks += 1
+            look_away(n_looks)
         notes[item] = share.worker + 1
         item = next_item(share, item)
 
