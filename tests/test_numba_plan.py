@@ -125,17 +125,17 @@ def test_every_worker_and_group_starts_at_a_cache_line(dtype):
         assert [row.ctypes.data % 64 for row in rows] == [0, 0, 0]
 
 
-def test_one_long_row_takes_memory_once():
+def test_a_few_long_rows_take_memory_once():
     """Samples of a batch are sorted in room for the longest rows of all, and not for so many as long as the longest."""
-    random, n_features = np.random.default_rng(0), 4000
+    random, n_features, n_long, batch_size = np.random.default_rng(0), 4000, 20, 50
     x = random.normal(size=(300, n_features)).astype(np.float32)
-    x[random.random(x.shape) > 0.001] = 0
-    x[7] = 1
-    problem = make_problem((n_features, 5, 3), 300, batch_size=50)
+    x[n_long:][random.random((300 - n_long, n_features)) > 0.001] = 0
+    problem = make_problem((n_features, 5, 3), 300, batch_size=batch_size)
     problem = replace(problem, dataset=Dataset(csr_array(x), problem.dataset.targets))
     room = problem.plan(NumbaBackend())._workspace.scratch.rows.shape[1]
-    assert n_features < room < 2 * n_features + 4 * n_features
-    assert_runs_close(problem, 6, random.permutation(300))
+    longest = np.sort(np.count_nonzero(x, axis=1))[-batch_size:].sum()
+    assert longest + 3 * n_features <= room < longest + 5 * n_features  # every column is filled up by three at most
+    assert_runs_close(problem, 6, np.r_[:batch_size, random.permutation(np.arange(batch_size, 300))])
 
 
 def test_partition_goes_by_sizes_alone_and_within_its_bounds():

@@ -25,6 +25,7 @@ from numba.core import cgutils
 from numba.extending import models, register_model
 
 __all__ = [
+    "CACHE_LINE",
     "ROWS",
     "TERMS",
     "VECTOR_BYTES",
@@ -47,6 +48,9 @@ __all__ = [
 ]
 
 VECTOR_BYTES = 64
+
+# Bytes that a cache fetches and keeps together.
+CACHE_LINE = 64
 
 _INT_32 = ir.IntType(32)
 

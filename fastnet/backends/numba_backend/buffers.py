@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnet.backends.numba_backend.activations import ACTIVATE, BACKWARD
+from fastnet.backends.numba_backend.blocks import CACHE_LINE
 from fastnet.backends.numba_backend.layout import MemoryLayout
 from fastnet.backends.numba_backend.packing import PackedRows, PackedTiles
 from fastnet.backends.numba_backend.records import (
@@ -34,8 +35,6 @@ __all__ = [
     "make_state",
     "read_only",
 ]
-
-_CACHE_LINE = 64  # bytes
 
 _NO_BYTES = np.empty(0, np.uint8)
 
@@ -165,7 +164,7 @@ def make_scratch(
         tile_rows,
         transposed,
         labels=np.zeros((n_workers, 2, tile_rows), np.int32),
-        n_correct=np.zeros((n_workers, _CACHE_LINE), np.int64),
+        n_correct=np.zeros((n_workers, CACHE_LINE), np.int64),
         values=aligned_rows(n_workers, sorted_size * dtype.itemsize, np.dtype(np.uint8)),
         rows=aligned_rows(n_workers, sorted_size, np.dtype(np.uint8)),
         starts=np.zeros((n_workers, n_features + 1), np.int64),
@@ -181,7 +180,7 @@ def make_group_sums(layout: MemoryLayout, n_groups: int, dtype: np.dtype) -> Gro
 
 def aligned_rows(n_rows: int, row_size: int, dtype: np.dtype) -> NDArray:
     """Uninitialised (n_rows, at least row_size), each row at the start of a cache line, which no two threads share."""
-    padded = -(-row_size * dtype.itemsize // _CACHE_LINE) * _CACHE_LINE
-    memory = np.empty(n_rows * padded + _CACHE_LINE, np.uint8)
-    start = -memory.ctypes.data % _CACHE_LINE
+    padded = -(-row_size * dtype.itemsize // CACHE_LINE) * CACHE_LINE
+    memory = np.empty(n_rows * padded + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
     return memory[start : start + n_rows * padded].view(dtype).reshape(n_rows, padded // dtype.itemsize)

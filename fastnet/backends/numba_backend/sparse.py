@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastnet.backends.numba_backend.blocks import (
+    CACHE_LINE,
     TERMS,
     add,
     gather,
@@ -40,8 +41,6 @@ __all__ = ["SparseKernels", "sample_at", "sparse_kernels"]
 # before it are multiplied. That makes a step of digits-adam a tenth shorter on one machine.
 _AHEAD = 3
 
-_CACHE_LINE = 64
-
 
 @kernel
 def sample_at(order, position):
@@ -54,9 +53,9 @@ def fetch_sample(values, columns, row_starts, order, position):
     """Have the non-zeros of the sample at a position of `order` fetched, if there is one."""
     if position < order.size:
         sample = order[position]
-        for k in range(row_starts[sample], row_starts[sample + 1], _CACHE_LINE // values.itemsize):
+        for k in range(row_starts[sample], row_starts[sample + 1], CACHE_LINE // values.itemsize):
             prefetch(values, k)
-        for k in range(row_starts[sample], row_starts[sample + 1], _CACHE_LINE // columns.itemsize):
+        for k in range(row_starts[sample], row_starts[sample + 1], CACHE_LINE // columns.itemsize):
             prefetch(columns, k)
 
 
