@@ -9,6 +9,7 @@ import pytest
 from processes import run_script
 from rows import ROWS, find_row
 
+from fastnet.benchmarking import time_alternately
 from fastnet.benchmarking.peers import AbsentError
 from fastnet.parameters import Parameters
 from fastnet.workloads import load
@@ -35,63 +36,86 @@ class Process:
 
     Parameters
     ----------
-    loaded : LoadedWorkload
     row : str
-    directory : Path
-        For its files, and for caches.
+    cached : str
+        `NOTHING`, `KERNELS`, or nothing for who keeps nothing.
+    source : Path
+        The workload's file.
+    folder : Path
+        For files of its own, and for caches.
     """
 
-    def __init__(self, loaded, row, directory):
-        self.source, self.target = directory / "workload.pickle", directory / "parameters.npy"
-        self.source.write_bytes(pickle.dumps(loaded))
-        self.row, self.directory, self.layout = row, directory, loaded.start.layout
-        self.caches = {}  # variable -> directory, where it is not the usual one
+    def __init__(self, row, cached, source, folder):
+        self.row, self.cached, self.source, self.folder = row, cached, source, folder
+        self.target = folder / "parameters.npy"
+        self.caches = {}  # variable -> folder, where it is not the usual one
         self.n_caches = 0
 
+    @property
+    def name(self):
+        """What the row is called in the table."""
+        return f"{self.row}, {self.cached}" if self.cached else self.row
+
+    def warm_up(self):
+        """Let it compile what it keeps, unless it is about compiling."""
+        self.empty_cache()
+        if self.cached == KERNELS:
+            self.run()
+
     def empty_cache(self):
-        """What is compiled from here on goes into a new directory."""
+        """What is compiled from here on goes into a new folder."""
         self.n_caches += 1
-        cache = self.directory / f"cache-{self.n_caches}"
+        cache = self.folder / f"cache-{self.n_caches}"
         self.caches = {variable: str(cache / variable) for variable in CACHES}
 
+    def reset(self):
+        """Forget what the last process compiled, if it is about that. Not timed."""
+        if self.cached == NOTHING:
+            self.empty_cache()
+
     def run(self):
-        """Start the process and wait for its end."""
+        """Start the process and wait for its end. Timed."""
         run_script("first_fit.py", self.source, self.row, self.target, **self.caches)
 
-    def parameters(self):
-        """The parameters that the latest process reached."""
-        return Parameters(self.layout, np.load(self.target))
+
+def open_processes(loaded, smoke, left_out, folder):
+    """The processes of all rows that can take part, and the others with the reason."""
+    source = folder / "workload.pickle"
+    source.write_bytes(pickle.dumps(loaded))
+    processes, absent = [], {}
+    for number, (row, cached) in enumerate(CASES):
+        if row in left_out or (smoke and cached == NOTHING):  # compiling anew is for measuring
+            continue
+        own_folder = folder / str(number)
+        own_folder.mkdir()
+        process = Process(row, cached, source, own_folder)
+        try:
+            find_row(row)(loaded).close()
+            processes.append(process)
+        except AbsentError as reason:
+            absent[process.name] = str(reason)
+    return processes, absent
 
 
-@pytest.fixture(scope="module")
-def loaded(pytestconfig, scale):
-    return load(WORKLOAD, pytestconfig.getoption("data"), scale)
-
-
-@pytest.mark.parametrize(("row", "cached"), CASES)
-def test_first_fit(benchmark, loaded, row, cached, smoke, absent, tmp_path):
-    name = f"{row}, {cached}" if cached else row
-    if smoke and cached == NOTHING:
-        pytest.skip("compiling anew is for measuring")
-    try:
-        find_row(row)(loaded).close()
-    except AbsentError as reason:
-        absent(GROUP, name, reason)
-    process = Process(loaded, row, tmp_path)
+def test_first_fit(benchmark, smoke, scale, left_out, pytestconfig, tmp_path):
+    loaded = load(WORKLOAD, pytestconfig.getoption("data"), scale)
+    processes, absent = open_processes(loaded, smoke, left_out, tmp_path)
     if not smoke:
-        process.empty_cache()
-        if cached == KERNELS:
-            process.run()
+        for process in processes:
+            process.warm_up()
     benchmark.group = GROUP
-    setup = process.empty_cache if cached == NOTHING else None
-    benchmark.pedantic(process.run, setup=setup, rounds=ROUNDS)
-    loss = loaded.loss(process.parameters())
+    times = benchmark.pedantic(time_alternately, args=(processes, 1 if smoke else ROUNDS))
+    losses = [loaded.loss(Parameters(loaded.start.layout, np.load(process.target))) for process in processes]
     benchmark.extra_info.update(
-        row=name,
         title=f"{loaded.workload.title}: the first fit in a fresh process",
         data_source=loaded.data_source,
         n_samples=loaded.dataset.n_samples,
         n_steps=loaded.n_steps,
-        loss=loss,
+        rows=[
+            {"row": process.name, "seconds": seconds, "loss": loss}
+            for process, seconds, loss in zip(processes, times, losses, strict=True)
+        ],
+        absent=absent,
     )
-    assert loaded.agrees(loss), f"{name} reached a loss of {loss:.8g}, NumPy in float64 {loaded.expected_loss:.8g}"
+    for process, loss in zip(processes, losses, strict=True):
+        assert loaded.agrees(loss), f"{process.name}: a loss of {loss:.8g}, not {loaded.expected_loss:.8g}"

@@ -37,7 +37,7 @@ def test_drop_in(benchmark, case, scale, smoke, absent, pytestconfig):
     try:
         sides = case.open(pytestconfig.getoption("data"))
     except AbsentError as reason:
-        absent(GROUP, case.name, reason)
+        absent(case.name, reason)
     if not smoke:
         for side in sides.values():
             side.warm_up()

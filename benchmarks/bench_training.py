@@ -1,50 +1,61 @@
-"""Milliseconds per step: one group per workload, fastnet's backends and the peers as rows."""
+"""Milliseconds per step: one group per workload, fastnet's backends and the peers as rows, measured in turns.
+
+pytest-benchmark's own figures are of whole comparisons; those of each row are in ``extra_info``.
+"""
 
 from __future__ import annotations
 
-from contextlib import closing
-from functools import partial
-
 import pytest
-from rows import ROWS, find_row
+from rows import OURS, find_row
 
-from fastnet.benchmarking import time_first_call
-from fastnet.benchmarking.peers import AbsentError
-from fastnet.workloads import WORKLOADS, load
+from fastnet.backends.registry import backend_names
+from fastnet.benchmarking import compare
+from fastnet.benchmarking.peers import PEERS, AbsentError
+from fastnet.workloads import WORKLOADS
 
-ROUNDS = 5
+ROUNDS = 7
 
 pytestmark = pytest.mark.filterwarnings("default")  # the peers' warnings are not ours to mend
 
 
-@pytest.fixture(scope="module", params=WORKLOADS)
-def loaded(request, scale):
-    """Each workload, read once for all its rows."""
-    return load(request.param, request.config.getoption("data"), scale)
+@pytest.fixture(scope="module")
+def backends(left_out):
+    """Names of the backends that can run here, and rows of the others with the reason."""
+    able, absent = [], {}
+    for name in backend_names():
+        if OURS + name in left_out:
+            continue
+        try:
+            find_row(OURS + name)
+            able.append(name)
+        except AbsentError as reason:
+            absent[OURS + name] = str(reason)
+    return able, absent
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_training(benchmark, loaded, row, absent):
-    workload = loaded.workload
-    try:
-        open_trial = find_row(row)
-        trial, first_call_seconds = time_first_call(partial(open_trial, loaded))
-    except AbsentError as reason:
-        absent(workload.name, row, reason)
-    with closing(trial):
-        benchmark.group = workload.name
-        benchmark.pedantic(trial.run, setup=trial.reset, rounds=ROUNDS)
-        loss = loaded.loss(trial.parameters())
-        benchmark.extra_info.update(
-            row=row,
-            title=workload.title,
-            data_source=loaded.data_source,
-            n_samples=loaded.dataset.n_samples,
-            n_steps=loaded.n_steps,
-            device=trial.device,
-            dtype=trial.dtype,
-            n_threads=trial.n_threads,
-            loss=loss,
-            first_call_seconds=first_call_seconds,
-        )
-    assert loaded.agrees(loss), f"{row} reached a loss of {loss:.8g}, NumPy in float64 {loaded.expected_loss:.8g}"
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_training(benchmark, workload, backends, left_out, scale, smoke, pytestconfig):
+    able, absent = backends
+    peers = [peer for peer in PEERS if peer not in left_out]
+    options = {"data": pytestconfig.getoption("data"), "scale": scale, "rounds": 1 if smoke else ROUNDS}
+    benchmark.group = workload
+    comparison = benchmark.pedantic(compare, args=(workload, able, peers), kwargs=options)
+    anyone = comparison.measurements[0]
+    benchmark.extra_info.update(
+        title=WORKLOADS[workload].title,
+        data_source=anyone.data_source,
+        n_samples=anyone.n_samples,
+        n_steps=anyone.n_steps,
+        rows=[describe(each) for each in comparison.measurements],
+        absent=absent | comparison.absent,
+    )
+    astray = [f"{each.backend} one of {each.loss:.8g}" for each in comparison.measurements if not each.agrees]
+    assert not astray, f"NumPy in float64 reached a loss of {anyone.expected_loss:.8g}, {', '.join(astray)}"
+
+
+def describe(measurement):
+    """What the report needs of a row."""
+    is_ours = measurement.backend in backend_names()
+    figures = ("seconds", "first_call_seconds", "loss", "device", "dtype", "n_threads")
+    row = OURS + measurement.backend if is_ours else measurement.backend
+    return {"row": row} | {name: getattr(measurement, name) for name in figures}

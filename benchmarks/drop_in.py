@@ -64,8 +64,7 @@ class DropIn:
 def read_drop_in(raw: dict[str, Any]) -> DropIn | None:
     """What pytest-benchmark's JSON tells of drop-in estimators; None if they were not measured."""
     infos = [benchmark["extra_info"] for benchmark in raw["benchmarks"] if benchmark["group"] == GROUP]
-    absent = {entry["row"]: entry["reason"] for entry in raw.get("absent", []) if entry["group"] == GROUP}
-    return DropIn([_read_comparison(info) for info in infos], absent) if infos else None
+    return DropIn([_read_comparison(info) for info in infos], raw.get("absent", {})) if infos else None
 
 
 def _read_comparison(info: dict[str, Any]) -> Comparison:

@@ -7,6 +7,7 @@ host nor any path.
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,11 +23,11 @@ OURS = "fastnet "
 
 INTRODUCTION = """\
 Every row of a table starts from the same weights, sees the same data in the same order, and reaches the same loss as
-NumPy in float64, or the run fails. Times are medians over rounds; *best* is the fastest round. Ratios are times divided
-by that of another row of the same run: below 1 is faster than that row, above 1 slower. The *first call* binds the
-data, compiles what no earlier run has left on disk, and trains one round; imports are not in it. Peers compute what an
-update needs; fastnet's rows report loss and accuracy of each step besides. The table *first-fit* is about whole
-processes, from start to end."""
+NumPy in float64, or the run fails. Rows take turns: all run once before any runs again. Times are medians over rounds;
+*best* is the fastest round. Ratios are times divided by that of another row of the same table: below 1 is faster than
+that row, above 1 slower. The *first call* binds the data, compiles what no earlier run has left on disk, and trains one
+round; imports are not in it. Peers compute what an update needs; fastnet's rows report loss and accuracy of each step
+besides. The table *first-fit* is about whole processes, from start to end."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,14 @@ class Group:
 
 def read_groups(raw: dict[str, Any]) -> list[Group]:
     """Groups of pytest-benchmark's JSON, in the order in which they ran."""
-    by_name: dict[str, list[dict[str, Any]]] = {}
-    for benchmark in raw["benchmarks"]:
-        if benchmark["group"] != DROP_IN:  # two libraries in turns: a table of another kind
-            by_name.setdefault(benchmark["group"], []).append(benchmark)
-    return [_read_group(name, benchmarks, raw.get("absent", [])) for name, benchmarks in by_name.items()]
+    measured = {benchmark["group"]: benchmark["extra_info"] for benchmark in raw["benchmarks"]}
+    return [_read_group(name, info) for name, info in measured.items() if name != DROP_IN]  # a table of another kind
 
 
-def _read_group(name: str, benchmarks: list[dict[str, Any]], absent: list[dict[str, str]]) -> Group:
-    info = benchmarks[0]["extra_info"]
-    whole_process = "first_call_seconds" not in info
+def _read_group(name: str, info: dict[str, Any]) -> Group:
+    whole_process = "first_call_seconds" not in info["rows"][0]
     unit, factor = ("seconds", 1.0) if whole_process else ("ms per step", 1e3 / info["n_steps"])
-    rows = [_read_row(benchmark, factor) for benchmark in benchmarks]
+    rows = [_read_row(row, factor) for row in info["rows"]]
     return Group(
         name=name,
         title=info["title"],
@@ -86,21 +83,20 @@ def _read_group(name: str, benchmarks: list[dict[str, Any]], absent: list[dict[s
         n_samples=info["n_samples"],
         n_steps=info["n_steps"],
         rows=_with_ratios(sorted(rows, key=lambda row: row.time)),
-        absent={entry["row"]: entry["reason"] for entry in absent if entry["group"] == name},
+        absent=info["absent"],
     )
 
 
-def _read_row(benchmark: dict[str, Any], factor: float) -> Row:
-    info, stats = benchmark["extra_info"], benchmark["stats"]
+def _read_row(row: dict[str, Any], factor: float) -> Row:
     return Row(
-        name=info["row"],
-        time=factor * stats["median"],
-        best=factor * stats["min"],
-        loss=info["loss"],
-        device=info.get("device"),
-        dtype=info.get("dtype"),
-        n_threads=info.get("n_threads"),
-        first_call_seconds=info.get("first_call_seconds"),
+        name=row["row"],
+        time=factor * statistics.median(row["seconds"]),
+        best=factor * min(row["seconds"]),
+        loss=row["loss"],
+        device=row.get("device"),
+        dtype=row.get("dtype"),
+        n_threads=row.get("n_threads"),
+        first_call_seconds=row.get("first_call_seconds"),
     )
 
 

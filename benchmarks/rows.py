@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 from fastnet.backends.interface import Backend
-from fastnet.backends.registry import choose_backend
+from fastnet.backends.registry import backend_names, choose_backend
 from fastnet.benchmarking import BackendTrial, OpenTrial, Trial, n_default_threads
 from fastnet.benchmarking.peers import PEERS, AbsentError, find_peer
 from fastnet.errors import BackendUnavailableError, UnsupportedSpecError
 from fastnet.workloads import LoadedWorkload
 
 OURS = "fastnet "
-ROWS = [*(OURS + name for name in ("numpy", "numba", "cupy")), *PEERS]
+ROWS = [*(OURS + name for name in backend_names()), *PEERS]
 
 
 def find_row(name: str) -> OpenTrial:
