@@ -7,15 +7,17 @@ import pickle
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from fastnet.backends.numba_backend import companion, compiling, copies, team
-from fastnet.backends.numba_backend.compiling import NativeFunction
-from fastnet.backends.numba_backend.kernels import Kind, needed_functions
+from fastnet.backends.numba_backend import companion, team
+from fastnet.backends.numba_backend.kernels.compiling import NativeFunction
+from fastnet.backends.numba_backend.kernels.needed import needed_functions
+from fastnet.backends.numba_backend.kinds import NetworkKind
 
-KIND = Kind(
+KIND = NetworkKind(
     dtype=np.dtype("float32"),
     output="softmax",
     across=False,
@@ -40,7 +42,7 @@ def _first_of_the_process(monkeypatch):
 
 @pytest.fixture
 def _nothing_on_disk(monkeypatch):
-    monkeypatch.setattr(companion, "is_anything_on_disk", lambda: False)
+    monkeypatch.setattr(companion, "is_anything_kept", lambda: False)
 
 
 @pytest.mark.usefixtures("_nothing_on_disk")
@@ -49,7 +51,7 @@ def test_companion_is_told_the_kind(monkeypatch, tmp_path):
     monkeypatch.setattr(companion, "_COMMAND", LISTEN.format(str(told)))
     companion.start_where_nothing_is_compiled()
     companion.tell(KIND)
-    companion.tell(KIND._replace(output="sigmoid"))  # there is one companion, and it is busy
+    companion.tell(replace(KIND, output="sigmoid"))  # there is one companion, and it is busy
     deadline = time.monotonic() + 30
     while not (told.exists() and told.read_bytes()) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -71,7 +73,7 @@ def never(*arguments, **options):
 
 @pytest.mark.parametrize("why_not", ["compiled code", "one CPU", "no interpreter", "frozen"])
 def test_no_companion_where_it_would_be_of_no_use(monkeypatch, why_not):
-    monkeypatch.setattr(companion, "is_anything_on_disk", lambda: why_not == "compiled code")
+    monkeypatch.setattr(companion, "is_anything_kept", lambda: why_not == "compiled code")
     monkeypatch.setattr(companion.os, "cpu_count", lambda: 1 if why_not == "one CPU" else 2)
     monkeypatch.setattr(sys, "executable", "" if why_not == "no interpreter" else sys.executable)
     monkeypatch.setattr(sys, "frozen", why_not == "frozen", raising=False)
@@ -92,17 +94,8 @@ def test_process_that_cannot_start_is_done_without(monkeypatch):
 
 def test_companion_compiles_what_is_needed_from_the_other_end(monkeypatch):
     compiled = []
-    monkeypatch.setattr(NativeFunction, "for_arguments", lambda function, *arguments: compiled.append(function))
+    monkeypatch.setattr(NativeFunction, "machine_code", lambda function, *arguments: compiled.append(function))
     monkeypatch.setattr(team, "prepare_team", lambda n_workers: compiled.append("the team"))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pickle.dumps(KIND))))
     companion.main()
-    assert compiled == ["the team", *(function for _, function, _ in reversed(needed_functions(KIND)))]
-
-
-def test_what_is_on_disk_is_found(monkeypatch, tmp_path):
-    monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path))
-    assert not compiling.is_anything_on_disk()
-    NativeFunction(copies.clear_filling._function).for_arguments(np.ones(3), 0, 0, 0, 0, 0)
-    assert compiling.is_anything_on_disk()
-    monkeypatch.setattr(compiling, "_sources_digest", lambda: "other sources")
-    assert not compiling.is_anything_on_disk()
+    assert compiled == ["the team", *(needed.function for needed in reversed(needed_functions(KIND)))]

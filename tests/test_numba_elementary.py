@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from native_calls import compiled
 
-from fastnet.backends.numba_backend import activations, elementary
-from fastnet.backends.numba_backend.compiling import compiled
+from fastnet.backends.numba_backend.kernels import activations, elementary
 
 # Units in the last place of the exact result. Numbers below this many times the smallest normal one may be zero.
 LARGEST_ERROR = 2

@@ -9,28 +9,20 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from native_calls import compiled, run
 from numba import cfunc, typeof, types
 
 from fastnet import reference
 from fastnet.backends.array_backend import NumpyNamespace
-from fastnet.backends.numba_backend import activations, compiling, heads, updates
 from fastnet.backends.numba_backend.buffers import code_optimizer, read_only
-from fastnet.backends.numba_backend.compiling import compiled
+from fastnet.backends.numba_backend.kernels import activations, compiling, heads, updates
+from fastnet.backends.numba_backend.layout import KEEPS_Z
 from fastnet.optimizers import Adam
 from fastnet.spec import ACTIVATIONS, HEADS, OUTPUTS, Task
 
 XP = NumpyNamespace()
 DTYPES = ("float32", "float64")
 ALL_HEADS = [(output, loss) for output, losses in HEADS.items() for loss in losses]
-
-
-@compiled
-def call(function, arguments):
-    function(*arguments)
-
-
-def run(native, *arguments):
-    call(native.for_arguments(*arguments), arguments)
 
 
 def activate(name, z):
@@ -81,7 +73,7 @@ def test_activation_and_its_backward_form(name, dtype):
 
     h = activate(name, z)
     assert_elements_close(h, exact_h, dtype)
-    run(activations.BACKWARD[name], d_h, read_only(z if name in activations.KEEPS_Z else h, dtype))
+    run(activations.BACKWARD[name], d_h, read_only(z if name in KEEPS_Z else h, dtype))
     assert_elements_close(d_h, expected_d_z, dtype)
 
 
@@ -211,12 +203,12 @@ ARGUMENTS_OF_ALL = (
 
 
 @pytest.mark.parametrize(
-    ("native", "arguments"), ARGUMENTS_OF_ALL, ids=[native._function.__name__ for native, _ in ARGUMENTS_OF_ALL]
+    ("native", "arguments"), ARGUMENTS_OF_ALL, ids=[native.function.__name__ for native, _ in ARGUMENTS_OF_ALL]
 )
 def test_float32_is_never_computed_in_float64(native, arguments):
     """One plain 0.5 is enough to halve the speed of a loop. Compiled anew: what is on disk cannot be looked into."""
     signature = types.void(*map(typeof, arguments))
-    code = cfunc(signature, **compiling._KERNEL_OPTIONS)(native._function).inspect_llvm()
+    code = cfunc(signature, **compiling._KERNEL_OPTIONS)(native.function).inspect_llvm()
     assert "define" in code
     arithmetic = r"= f(?:add|sub|mul|div|neg)\b.* double .*|= fcmp .* double .*|= fp(?:ext|trunc)\b.*"
     assert re.findall(rf"{arithmetic}|= call .*double @.*", code) == []

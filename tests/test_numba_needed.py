@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from fastnet.backends.numba_backend import NumbaBackend, buffers, kernels
-from fastnet.backends.numba_backend.compiling import NativeFunction
+from fastnet.backends.numba_backend import NumbaBackend, buffers, machine_code, native
 from fastnet.data import Dataset
 from fastnet.optimizers import SGD, Adam
 from fastnet.testing import assert_close, make_problem
@@ -18,23 +17,30 @@ from fastnet.testing import assert_close, make_problem
 
 @pytest.fixture
 def wanted(monkeypatch):
-    """Names of the native functions that were asked for, to be compiled or loaded, as if it were for the first time."""
-    names, for_arguments = set(), NativeFunction.for_arguments
-    kernels.choose_kernels.cache_clear()
-    buffers._choose_activation.cache_clear()
+    """Names of the native functions that were loaded, as if it were for the first time."""
+    names = set()
+    for remembered in (native.native_functions, buffers.code_kernels, buffers._choose_activation):
+        remembered.cache_clear()
 
-    def note(native, *arguments):
-        names.add(native._function.__name__)
-        return for_arguments(native, *arguments)
+    def note(codes):
+        codes = list(codes)
+        names.update(name_of(code.key) for code in codes)
+        return machine_code.load(codes)
 
-    monkeypatch.setattr(NativeFunction, "for_arguments", note)
+    monkeypatch.setattr(native, "load", note)
     return names
+
+
+def name_of(key):
+    """The name of a function, without the types that it is compiled for."""
+    return key.rpartition("-")[0]
 
 
 UPRIGHT = {"multiply", "dot_with_panels", "row_sums", "panel_sums"}
 ACROSS = {"multiply", "dots_of_rows", "row_sums"}
-SPARSE = {"sparse_product", "sparse_product_backward"}
-PATHS = UPRIGHT | ACROSS | SPARSE | {"sort_by_columns", "load_rows", "load_columns"}
+SPARSE = {"sparse_product_float32_uint16", "sparse_product_backward_float32_uint16"}
+SORTING = {"sort_by_columns_float32_uint16"}
+PATHS = UPRIGHT | ACROSS | SPARSE | SORTING | {"load_rows", "load_columns"}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +53,7 @@ PATHS = UPRIGHT | ACROSS | SPARSE | {"sort_by_columns", "load_rows", "load_colum
         ({"layer_sizes": (8, 7, 3)}, ACROSS),
         ({"layer_sizes": (8, 7, 3), "batch_size": 5}, ACROSS | {"load_columns"}),
         ({"layer_sizes": (40, 20, 3), "storage": "csr"}, UPRIGHT | SPARSE),
-        ({"layer_sizes": (40, 20, 3), "storage": "csr", "batch_size": 5}, UPRIGHT | SPARSE | {"sort_by_columns"}),
+        ({"layer_sizes": (40, 20, 3), "storage": "csr", "batch_size": 5}, UPRIGHT | SPARSE | SORTING),
     ],
 )
 def test_a_plan_asks_for_the_functions_of_its_path_alone(wanted, options, path):
@@ -69,13 +75,8 @@ def test_a_plan_asks_for_the_functions_of_its_network_alone(wanted):
 
 
 def loaded():
-    """For how many combinations of types each function is there, compiled or from disk."""
-    counts = {}
-    for native in gc.get_objects():
-        if type(native) is NativeFunction:
-            name = native._function.__name__
-            counts[name] = counts.get(name, 0) + native.compile.cache_info().currsize
-    return counts
+    """For how many combinations of types each function is there."""
+    return Counter(map(name_of, machine_code._addresses))
 
 
 @pytest.mark.parametrize("options", [{}, {"batch_size": 10}, {"storage": "csr", "batch_size": 10}])
@@ -109,15 +110,16 @@ def test_another_network_of_the_same_kind_compiles_nothing(storage):
 
 
 def test_for_a_kind_seen_before_nothing_is_even_looked_up(monkeypatch):
-    """Finding out the types of arguments takes longer than all else that a small plan has to do."""
+    """Finding it on disk takes longer than all else that a small plan has to do."""
     options = {"activation": "relu", "weighted": True, "batch_size": 10, "optimizer": Adam()}
     train(make_problem((20, 9, 7, 3), **options))
 
-    def fail(native, *arguments):
-        raise AssertionError(f"{native._function.__name__} was looked up")
+    def fail(kind):
+        raise AssertionError(f"{kind} was looked up")
 
-    monkeypatch.setattr(NativeFunction, "for_arguments", fail)
+    monkeypatch.setattr(native.kept, "read_kind", fail)
     train(make_problem((33, 5, 40, 18, 4), 60, **options | {"batch_size": 7, "optimizer": Adam(beta_1=0.8)}))
+    native.native_functions.cache_clear()
     with pytest.raises(AssertionError, match="looked up"):
         train(make_problem((20, 9, 7, 3), 12, dtype="float64", **options))
 

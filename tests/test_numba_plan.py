@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numba
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
 from fastnet.backends.array_backend import NumpyBackend
-from fastnet.backends.numba_backend import NumbaBackend, plan, updates
+from fastnet.backends.numba_backend import NumbaBackend, plan
 from fastnet.backends.numba_backend.buffers import code_samples, make_group_sums, make_scratch
 from fastnet.backends.numba_backend.layout import lay_out
-from fastnet.backends.numba_backend.partition import count_groups, count_tile_rows, is_worth_sharing
+from fastnet.backends.numba_backend.partition import CHUNK, count_groups, count_tile_rows, is_worth_sharing
 from fastnet.data import Dataset
 from fastnet.errors import BackendUnavailableError, PlanClosedError
 from fastnet.optimizers import SGD, Adam, AdamW
@@ -44,13 +43,13 @@ def test_a_last_batch_with_fewer_groups(monkeypatch):
 def test_parameters_of_many_chunks(optimizer):
     """Each optimizer over several chunks, whose ends fall into a weight and between weights and biases."""
     problem = make_problem((90, 41, 37, 3), 30, optimizer=optimizer, dtype="float64", l2=0.1, input_scale=0.5)
-    assert problem.parameters.flat.size > 2 * updates.CHUNK
+    assert problem.parameters.flat.size > 2 * CHUNK
     assert_runs_close(problem, 8, rate=0.01)
 
 
 def test_plans_have_the_threads_that_were_asked_for_as_far_as_there_is_work(monkeypatch):
     """By default as many as Numba would start, which is what joblib limits."""
-    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 3)
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "3")
     large, small = make_problem((40, 33, 9, 4), 4000), make_problem()
     for n_threads, n_workers in ((None, 3), (1, 1), (2, 2), (4, 4)):
         backend = NumbaBackend(n_threads=n_threads)

@@ -13,12 +13,12 @@ from pathlib import Path
 import llvmlite.binding
 import numpy as np
 import pytest
+from native_calls import run as call_native
 
-from fastnet.backends.numba_backend import blocks, products
 from fastnet.backends.numba_backend.buffers import read_only
-from fastnet.backends.numba_backend.compiling import compiled
-from fastnet.backends.numba_backend.layout import lanes_of_dtype
-from fastnet.backends.numba_backend.products import ADD_NOTHING, ADD_NUMBERS, ADD_VECTORS, Left, Panels
+from fastnet.backends.numba_backend.kernels import products
+from fastnet.backends.numba_backend.kernels.products import ADD_NOTHING, ADD_NUMBERS, ADD_VECTORS, Left, Panels
+from fastnet.backends.numba_backend.layout import TERMS, lanes_of_dtype
 from fastnet.testing import assert_close
 
 DTYPES = ["float32", "float64"]
@@ -27,18 +27,13 @@ DTYPES = ["float32", "float64"]
 UNTOUCHED = np.nan
 
 
-@compiled
-def call(function, arguments):
-    function(*arguments)
-
-
 def run(native, dtype, **arguments):
     """Call a native function with arguments by name; what it reads from is handed over as plans do, read-only."""
     values = [
         read_only(value, dtype) if isinstance(value, np.ndarray) and name != "out" else value
         for name, value in arguments.items()
     ]
-    call(native.for_arguments(*values), tuple(values))
+    call_native(native, *values)
 
 
 class Memory:
@@ -186,7 +181,7 @@ def test_dot_with_panels(n_rows, n_panels, n_outputs, dtype):
 @pytest.mark.parametrize(("n_a", "n_b", "n_blocks"), [(1, 1, 1), (3, 2, 5), (7, 16, 3)])
 def test_dots_of_rows(n_a, n_b, n_blocks, dtype, adds):
     memory = Memory(dtype)
-    size = n_blocks * blocks.TERMS * memory.lanes
+    size = n_blocks * TERMS * memory.lanes
     a_start, a = memory.place(strided((size, n_a), (1, size)))
     b_start, b = memory.place(strided((size, n_b), (1, size)))
     out = np.r_[UNTOUCHED, np.ones(n_a * n_b), UNTOUCHED].astype(dtype)
@@ -232,7 +227,8 @@ def test_panel_sums(n_rows, dtype, adds):
 
 AVX2_SCRIPT = """
 import test_numba_products as tests
-assert tests.blocks.ROWS == 4
+from fastnet.backends.numba_backend.kernels import blocks
+assert blocks.ROWS == 4
 tests.assert_products_of_all_shapes("float32")
 print("right")
 """

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from native_calls import compiled
 from numpy.typing import NDArray
 
-from fastnet.backends.numba_backend.compiling import compiled
+from fastnet.backends.numba_backend.kernels.views import matrix_of, numbers_at, own_numbers_at, part_of, row_of
 from fastnet.backends.numba_backend.records import as_record, record_dtype, refill
-from fastnet.backends.numba_backend.views import matrix_of, numbers_at, own_numbers_at, part_of, row_of
 
 
 class Example(NamedTuple):

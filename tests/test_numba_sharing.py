@@ -9,11 +9,11 @@ import pytest
 from test_numba_team import run_check
 
 from fastnet.backends.numba_backend import team
-from fastnet.backends.numba_backend.atomics import load
-from fastnet.backends.numba_backend.compiling import NativeFunction
-from fastnet.backends.numba_backend.sharing import Share, next_item, share_out
+from fastnet.backends.numba_backend.kernels.atomics import load
+from fastnet.backends.numba_backend.kernels.compiling import NativeFunction
+from fastnet.backends.numba_backend.kernels.sharing import Share, next_item, share_out
+from fastnet.backends.numba_backend.kernels.views import own_wholes_at
 from fastnet.backends.numba_backend.team import run_team
-from fastnet.backends.numba_backend.views import own_wholes_at
 
 
 @NativeFunction
@@ -44,8 +44,8 @@ def write_rounds(board, n_workers, record):
 def run_rounds(n_workers, n_rounds, n_items):
     """Memory that the rounds have used."""
     memory = np.zeros(64, np.int64)
-    memory[:2], memory[63] = (n_rounds, n_items), write_round.for_arguments(Share(0, 0, 0, 0, 0), 0, 0).address
-    run_team(n_workers, write_rounds.for_arguments(0, 0, 0).address, memory.ctypes.data)
+    memory[:2], memory[63] = (n_rounds, n_items), write_round.compile(Share(0, 0, 0, 0, 0), 0, 0).address
+    run_team(n_workers, write_rounds.compile(0, 0, 0).address, memory.ctypes.data)
     assert memory[2] == 0
     assert memory[4 : 4 + n_items].tolist() == [n_rounds] * n_items
     return memory

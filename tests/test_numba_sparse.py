@@ -6,29 +6,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from native_calls import run
 from scipy.sparse import csr_array
 
-from fastnet.backends.numba_backend.blocks import TERMS
 from fastnet.backends.numba_backend.buffers import code_samples, read_only
-from fastnet.backends.numba_backend.compiling import compiled
-from fastnet.backends.numba_backend.layout import lanes_of_dtype
+from fastnet.backends.numba_backend.kernels.sparse import sparse_kernels
+from fastnet.backends.numba_backend.layout import TERMS, lanes_of_dtype
 from fastnet.backends.numba_backend.packing import bound_tiles, pack_rows, pack_tiles, transpose_tiles
-from fastnet.backends.numba_backend.sparse import sparse_kernels
 from fastnet.spec import NetworkSpec
 from fastnet.testing import assert_close
 
 DTYPES = ["float32", "float64"]
 
 NO_ORDER = read_only((), np.int64)
-
-
-@compiled
-def call(function, arguments):
-    function(*arguments)
-
-
-def run(native, *arguments):
-    call(native.for_arguments(*arguments), arguments)
 
 
 def draw(n_samples, n_features, kind):

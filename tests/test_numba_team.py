@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from fastnet.backends.numba_backend import NumbaBackend, team
-from fastnet.backends.numba_backend.atomics import add, load
-from fastnet.backends.numba_backend.compiling import NativeFunction
-from fastnet.backends.numba_backend.sharing import Share, look_away, next_item, share_out
+from fastnet.backends.numba_backend.kernels.atomics import add, load
+from fastnet.backends.numba_backend.kernels.compiling import NativeFunction
+from fastnet.backends.numba_backend.kernels.sharing import Share, look_away, next_item, share_out
+from fastnet.backends.numba_backend.kernels.views import own_wholes_at
 from fastnet.backends.numba_backend.team import run_team
-from fastnet.backends.numba_backend.views import own_wholes_at
 from fastnet.optimizers import Adam
 from fastnet.testing import make_problem
 
@@ -50,7 +50,8 @@ def n_threads():
 
 
 def n_threads_without_helpers():
-    """Libraries that the first plan loads start threads of their own."""
+    """Libraries that the first plan loads start threads of their own, and so do those that Numba needs to compile."""
+    note_workers.compile(0, 0, 0)
     make_problem(SHAPES["wide"]).plan(NumbaBackend(n_threads=1)).run([0.1])
     return n_threads()
 
@@ -89,8 +90,8 @@ def assert_workers(n_workers, expected):
 
 def workers(n_workers):
     notes = np.zeros(66, np.int64)
-    notes[65] = note_worker.for_arguments(Share(0, 0, 0, 0, 0), 0, 0).address
-    run_team(n_workers, note_workers.for_arguments(0, 0, 0).address, notes.ctypes.data)
+    notes[65] = note_worker.compile(Share(0, 0, 0, 0, 0), 0, 0).address
+    run_team(n_workers, note_workers.compile(0, 0, 0).address, notes.ctypes.data)
     return set(notes[:n_workers] - 1)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from importlib.metadata import version
 from typing import Any
 
-import numba
 from numpy.typing import NDArray
 
 from fastnet.backends.interface import Availability
-from fastnet.backends.numba_backend import plan
+from fastnet.backends.numba_backend import kept, plan
 from fastnet.backends.numba_backend.plan import NumbaPlan
 from fastnet.data import Dataset
 from fastnet.errors import BackendUnavailableError
@@ -16,8 +17,6 @@ from fastnet.parameters import Parameters
 from fastnet.spec import NetworkSpec, TrainingSpec
 
 __all__ = ["NumbaBackend"]
-
-_numba_config: Any = numba.config  # type checkers do not see what it gets from the environment
 
 
 class NumbaBackend:
@@ -42,13 +41,17 @@ class NumbaBackend:
     def __init__(self, device: str = "auto", n_threads: int | None = None) -> None:
         if device not in ("auto", "cpu"):
             raise BackendUnavailableError(f"backend 'numba' runs on the CPU, not on {device!r}: use backend='cupy'")
-        # What Numba would start: joblib limits it for its workers, so that they do not get in each other's way.
-        self._n_threads = n_threads or _numba_config.NUMBA_NUM_THREADS
+        self._n_threads = n_threads or _n_default_threads()
 
     def availability(self) -> Availability:
         """Available wherever Numba can be imported."""
+        if not kept.is_anything_kept():  # or else Numba has been imported here before
+            try:
+                import numba  # noqa: F401
+            except Exception as error:  # a broken installation may raise anything on import
+                return Availability(False, f"Numba cannot be imported: {error}")
         threads = f"{self._n_threads} thread{'s' if self._n_threads > 1 else ''}"
-        return Availability(True, f"Numba {numba.__version__}, {threads}", ("cpu",))
+        return Availability(True, f"Numba {version('numba')}, {threads}", ("cpu",))
 
     def check_support(self, spec: TrainingSpec) -> None:
         """Supports every specification."""
@@ -60,3 +63,11 @@ class NumbaBackend:
     def predict(self, spec: NetworkSpec, parameters: Parameters, x: Any) -> NDArray:
         """See :meth:`fastnet.backends.interface.Backend.predict`."""
         return plan.predict(spec, parameters, x, self._n_threads)
+
+
+def _n_default_threads() -> int:
+    """As many as Numba would start: joblib limits it for its workers, so that they do not get in each other's way."""
+    asked_for = os.environ.get("NUMBA_NUM_THREADS", "")
+    if asked_for.isdecimal() and int(asked_for) > 0:
+        return int(asked_for)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

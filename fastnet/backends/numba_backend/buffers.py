@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnet.backends.numba_backend.activations import ACTIVATE, BACKWARD
-from fastnet.backends.numba_backend.blocks import CACHE_LINE
-from fastnet.backends.numba_backend.layout import MemoryLayout
+from fastnet.backends.numba_backend.kinds import ActivationKind, NetworkKind
+from fastnet.backends.numba_backend.layout import CACHE_LINE, MemoryLayout
+from fastnet.backends.numba_backend.native import native_functions
 from fastnet.backends.numba_backend.packing import PackedRows, PackedTiles
+from fastnet.backends.numba_backend.partition import CHUNK
 from fastnet.backends.numba_backend.records import (
+    ADAM,
+    KERNELS_DTYPE,
+    MOMENTUM,
+    NESTEROV,
+    PLAIN_SGD,
     CodedNetwork,
     CodedOptimizer,
     GroupSums,
@@ -22,11 +28,11 @@ from fastnet.backends.numba_backend.records import (
     Samples,
     Scratch,
 )
-from fastnet.backends.numba_backend.updates import ADAM, CHUNK, MOMENTUM, NESTEROV, PLAIN_SGD
 from fastnet.optimizers import SGD, AdamW, Optimizer
 from fastnet.spec import NetworkSpec
 
 __all__ = [
+    "code_kernels",
     "code_network",
     "code_optimizer",
     "code_samples",
@@ -70,10 +76,18 @@ def code_network(
 
 @cache
 def _choose_activation(name: str, dtype: np.dtype, trains: bool) -> tuple[int, int]:
-    """Addresses of an activation and of its derivative, compiled or loaded; zero for what is not needed."""
-    written, read = np.empty(0, dtype), read_only((), dtype)
-    activate = ACTIVATE[name].for_arguments(written).address
-    return activate, BACKWARD[name].for_arguments(written, read).address if trains else 0
+    """Addresses of an activation and of its derivative; zero for what is not needed."""
+    functions = native_functions(ActivationKind(name, dtype, trains))
+    return functions["activate"], functions.get("backward", 0)
+
+
+@cache
+def code_kernels(kind: NetworkKind) -> NDArray:
+    """A record (1,) of KERNELS_DTYPE: the functions that networks of a kind need."""
+    kernels = np.zeros(1, KERNELS_DTYPE)
+    for name, address in native_functions(kind).items():
+        kernels[name] = address
+    return kernels
 
 
 def code_optimizer(optimizer: Optimizer) -> CodedOptimizer:

@@ -15,7 +15,7 @@ import threading
 from functools import cache
 from typing import Any
 
-from fastnet.backends.numba_backend.compiling import is_anything_on_disk
+from fastnet.backends.numba_backend.kept import is_anything_kept
 
 __all__ = ["start_where_nothing_is_compiled", "tell"]
 
@@ -28,7 +28,7 @@ _waiting: list[subprocess.Popen[bytes]] = []
 @cache
 def start_where_nothing_is_compiled() -> None:
     """Start a companion, once per process, unless there is compiled code on disk or no second CPU."""
-    if is_anything_on_disk() or (os.cpu_count() or 1) < 2 or not sys.executable or getattr(sys, "frozen", False):
+    if is_anything_kept() or (os.cpu_count() or 1) < 2 or not sys.executable or getattr(sys, "frozen", False):
         return
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     try:
@@ -55,9 +55,9 @@ def tell(kind: Any) -> None:
 
 def main() -> None:
     """What the companion does."""
-    from fastnet.backends.numba_backend.kernels import needed_functions
+    from fastnet.backends.numba_backend.kernels.needed import needed_functions
     from fastnet.backends.numba_backend.team import prepare_team
 
     prepare_team(2)  # this much is needed for every kind
-    for _, function, arguments in reversed(needed_functions(pickle.load(sys.stdin.buffer))):
-        function.for_arguments(*arguments)
+    for needed in reversed(needed_functions(pickle.load(sys.stdin.buffer))):
+        needed.function.machine_code(*needed.arguments)

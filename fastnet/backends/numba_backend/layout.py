@@ -20,12 +20,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnet.backends.numba_backend.activations import KEEPS_Z
-from fastnet.backends.numba_backend.blocks import TERMS, VECTOR_BYTES
 from fastnet.backends.numba_backend.records import LAYER_DTYPE
 from fastnet.spec import NetworkSpec
 
-__all__ = ["MemoryLayout", "lanes_of_dtype", "lay_out"]
+__all__ = ["CACHE_LINE", "KEEPS_Z", "TERMS", "VECTOR_BYTES", "MemoryLayout", "lanes_of_dtype", "lay_out"]
+
+VECTOR_BYTES = 64
+
+# Bytes that a cache fetches and keeps together.
+CACHE_LINE = 64
+
+# Terms of a sum that are under way at once, as one alone would wait for itself. What is summed so comes in multiples.
+TERMS = 4
+
+# Activations whose derivatives cannot be had from the activation alone.
+KEEPS_Z = frozenset({"gelu", "silu"})
 
 # Rows of a tile's memory that a loss works in: the largest logit, the sum of exponentials, the loss and the weight of
 # each sample; targets follow.

@@ -8,20 +8,20 @@ backward pass can keep a row of the gradient in registers while it goes through 
 # Legend: N samples, D features, M non-zeros, T tiles, G groups of tiles.
 # Every sample's non-zeros, and those of every column of a tile, are filled up with zeros to a multiple of TERMS.
 
-# Kernels get their types from Numba:
-# mypy: allow-untyped-defs, allow-untyped-calls
-
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnet.backends.numba_backend.blocks import TERMS
-from fastnet.backends.numba_backend.compiling import compiled
+from fastnet.backends.numba_backend.kinds import AnyKind, DensePackingKind, SparsePackingKind, TilePackingKind
+from fastnet.backends.numba_backend.layout import TERMS
+from fastnet.backends.numba_backend.native import native_functions
 from fastnet.backends.numba_backend.partition import share_start
+from fastnet.backends.numba_backend.records import RowPacking, TilePacking, as_record
 from fastnet.data import is_sparse
 
 __all__ = ["PackedRows", "PackedTiles", "TileBounds", "bound_tiles", "pack_rows", "pack_tiles", "transpose_tiles"]
@@ -37,6 +37,8 @@ _NUMBERS_OF_PART, _ROWS_OF_PART = 2**20, 2**12
 
 # Rows that are looked at first, so that dense data are not read to the end.
 _N_PROBED = 256
+
+_NOTHING = np.empty(0, np.uint8)
 
 
 class PackedRows(NamedTuple):
@@ -62,7 +64,10 @@ def pack_rows(x: Any, dtype: np.dtype) -> PackedRows | None:
     if is_sparse(x):
         row_starts = _starts_of_rows(np.diff(x.indptr))
         values, columns = np.zeros(row_starts[-1], dtype), np.zeros(row_starts[-1], column_dtype)
-        _copy_rows(x.data, x.indices, x.indptr, values, columns, row_starts)
+        kind = SparsePackingKind(x.data.dtype, x.indices.dtype, dtype, column_dtype)
+        indptr = _raw(x.indptr.astype(x.indices.dtype, copy=False))
+        packing = RowPacking(x.shape[1], _raw(x.data), _raw(x.indices), indptr, row_starts, _raw(values), _raw(columns))
+        _call(kind, "pack", packing)
         return _in_bytes(values, columns, row_starts)
     if x.size == 0 or np.count_nonzero(x[:_N_PROBED]) > 2 * _LARGEST_DENSITY * x[:_N_PROBED].size:
         return None
@@ -71,8 +76,22 @@ def pack_rows(x: Any, dtype: np.dtype) -> PackedRows | None:
         return None
     row_starts = _starts_of_rows(counts)
     values, columns = np.zeros(row_starts[-1], x.dtype), np.zeros(row_starts[-1], column_dtype)
-    _fill_rows(x, values, columns, row_starts)
+    packing = RowPacking(x.shape[1], _raw(x), _NOTHING, _NOTHING, row_starts, _raw(values), _raw(columns))
+    _call(DensePackingKind(x.dtype, column_dtype), "pack", packing)
     return _in_bytes(values, columns, row_starts)
+
+
+def _raw(array: NDArray) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+_Native = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+def _call(kind: AnyKind, name: str, packing: RowPacking | TilePacking) -> None:
+    """Call a function that a kind of packing needs."""
+    record = as_record(packing)
+    _Native(native_functions(kind)[name])(record.ctypes.data)
 
 
 def _in_bytes(values: NDArray, columns: NDArray, row_starts: NDArray) -> PackedRows:
@@ -120,21 +139,23 @@ def bound_tiles(n_samples: int, n_groups: int, tile_rows: int) -> TileBounds:
     begins: list[int] = []
     first_tiles: list[int] = []
     for group in range(n_groups):
-        begin, end = (share_start.py_func(group + part, n_groups, 0, n_samples) for part in (0, 1))
+        begin, end = (share_start(group + part, n_groups, 0, n_samples) for part in (0, 1))
         n_tiles = -(-(end - begin) // tile_rows)
         first_tiles.append(len(begins))
-        begins += [share_start.py_func(tile, n_tiles, begin, end) for tile in range(n_tiles)]
+        begins += [share_start(tile, n_tiles, begin, end) for tile in range(n_tiles)]
     return TileBounds(np.array([*begins, n_samples], np.int64), np.array(first_tiles, np.int64))
 
 
 def pack_tiles(packed: PackedRows, n_features: int, bounds: TileBounds) -> PackedTiles:
     """The non-zeros of each tile by columns."""
-    values, columns, row_starts, _ = packed
+    kind = TilePackingKind(packed.values.dtype, packed.columns.dtype)
     starts = np.empty((len(bounds.begins) - 1, n_features + 1), np.int64)
-    of_columns = np.empty(n_features, np.int64)
-    _count_columns(values, columns, row_starts, bounds.begins, starts, of_columns)
-    tiles = PackedTiles(np.zeros(starts[-1, -1], values.dtype), np.zeros(starts[-1, -1], np.uint8), starts)
-    _fill_tiles(values, columns, row_starts, bounds.begins, starts, of_columns, tiles.values, tiles.rows)
+    values, columns, of_columns = _raw(packed.values), _raw(packed.columns), np.empty(n_features, np.int64)
+    packing = TilePacking(values, columns, packed.row_starts, bounds.begins, of_columns, starts, _NOTHING, _NOTHING)
+    _call(kind, "count_columns", packing)
+    size = starts[-1, -1]
+    tiles = PackedTiles(np.zeros(size, packed.values.dtype), np.zeros(size, np.uint8), starts)
+    _call(kind, "fill_tiles", packing._replace(tile_values=_raw(tiles.values), tile_rows=tiles.rows))
     return tiles
 
 
@@ -146,58 +167,3 @@ def transpose_tiles(x: NDArray, bounds: TileBounds, tile_rows: int, row_multiple
         size = -(-(end - begin) // row_multiple) * row_multiple
         slot[: size * n_features].reshape(n_features, size)[:, : end - begin] = x[begin:end].T
     return slots
-
-
-@compiled
-def _fill_rows(x, values, columns, row_starts):
-    for i in range(x.shape[0]):
-        k = row_starts[i]
-        for j in range(x.shape[1]):
-            if x[i, j] != 0:
-                values[k] = x[i, j]
-                columns[k] = j
-                k += 1
-
-
-@compiled
-def _copy_rows(data, indices, indptr, values, columns, row_starts):
-    for i in range(indptr.size - 1):
-        k = row_starts[i]
-        for source in range(indptr[i], indptr[i + 1]):
-            values[k] = data[source]
-            columns[k] = indices[source]
-            k += 1
-
-
-# These allocate nothing, as compiling what allocates takes three times as long: counts and places (D,) are scratch.
-
-
-@compiled
-def _count_columns(values, columns, row_starts, bounds, starts, counts):
-    """Fill starts (T, D + 1); bounds (T + 1,) are rows."""
-    n_features = starts.shape[1] - 1
-    end = 0
-    for tile in range(starts.shape[0]):
-        for j in range(n_features):
-            counts[j] = 0
-        for k in range(row_starts[bounds[tile]], row_starts[bounds[tile + 1]]):
-            counts[columns[k]] += values[k] != 0
-        starts[tile, 0] = end
-        for j in range(n_features):
-            end += (counts[j] + (TERMS - 1)) // TERMS * TERMS
-            starts[tile, j + 1] = end
-
-
-@compiled
-def _fill_tiles(values, columns, row_starts, bounds, starts, places, tile_values, tile_rows):
-    """Sort the non-zeros of each tile by column, those of a column by row."""
-    for tile in range(starts.shape[0]):
-        for j in range(places.size):
-            places[j] = starts[tile, j]
-        for i in range(bounds[tile], bounds[tile + 1]):
-            for k in range(row_starts[i], row_starts[i + 1]):
-                if values[k] != 0:
-                    at = places[columns[k]]
-                    tile_values[at] = values[k]
-                    tile_rows[at] = i - bounds[tile]
-                    places[columns[k]] = at + 1

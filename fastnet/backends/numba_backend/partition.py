@@ -7,10 +7,17 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from fastnet.backends.numba_backend.compiling import kernel
 from fastnet.parameters import ParameterLayout
 
-__all__ = ["MOST_PACKED_ROWS", "count_groups", "count_tile_rows", "is_worth_sharing", "share_start", "whole_vectors"]
+__all__ = [
+    "CHUNK",
+    "MOST_PACKED_ROWS",
+    "count_groups",
+    "count_tile_rows",
+    "is_worth_sharing",
+    "share_start",
+    "whole_vectors",
+]
 
 # Counts that divide evenly over the usual numbers of cores.
 _GROUP_COUNTS = (48, 32, 16, 8, 4, 2, 1)
@@ -43,18 +50,20 @@ _FEWEST_TILE_ROWS, _MOST_TILE_ROWS, MOST_PACKED_ROWS = 256, 2048, 256
 _TILE_BYTES = 2**17
 _WIDE_ROW_BYTES, _MOST_WIDE_ROWS, _WIDE_TILE_BYTES = 2**12, 768, 2**24
 
+# Parameters that are taken through all passes of an update together: few enough that a chunk of the parameters, of the
+# gradient and of both moments stays in the innermost cache, and enough to be worth handing to a thread.
+CHUNK = 2048
+
 # Tiles have a multiple of this many rows, so that every part of a tile starts at a cache line.
 _ROW_MULTIPLE = 64
 
 
-@kernel
-def share_start(part, n_parts, begin, end):  # type: ignore[no-untyped-def]
+def share_start(part: int, n_parts: int, begin: int, end: int) -> int:
     """Where a part starts if [begin, end) is divided into `n_parts` that are equal or differ by one."""
     return begin + part * (end - begin) // n_parts
 
 
-@kernel
-def whole_vectors(n_rows, multiple):  # type: ignore[no-untyped-def]
+def whole_vectors(n_rows: int, multiple: int) -> int:
     """The number of rows, rounded up to a multiple."""
     return -(-n_rows // multiple) * multiple
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from fastnet import reference
 from fastnet.backends.interface import StepMetrics
-from fastnet.backends.numba_backend.blocks import TERMS
 from fastnet.backends.numba_backend.buffers import (
+    code_kernels,
     code_network,
     code_optimizer,
     code_samples,
@@ -23,9 +23,8 @@ from fastnet.backends.numba_backend.buffers import (
     make_state,
     read_only,
 )
-from fastnet.backends.numba_backend.companion import start_where_nothing_is_compiled
-from fastnet.backends.numba_backend.kernels import choose_kernels, kind_of
-from fastnet.backends.numba_backend.layout import lay_out
+from fastnet.backends.numba_backend.kinds import kind_of
+from fastnet.backends.numba_backend.layout import TERMS, lay_out
 from fastnet.backends.numba_backend.packing import PackedRows, bound_tiles, pack_rows, pack_tiles, transpose_tiles
 from fastnet.backends.numba_backend.partition import (
     MOST_PACKED_ROWS,
@@ -33,9 +32,8 @@ from fastnet.backends.numba_backend.partition import (
     count_tile_rows,
     is_worth_sharing,
 )
-from fastnet.backends.numba_backend.records import CodedOptimizer, Prediction, Run, Samples, as_record
+from fastnet.backends.numba_backend.records import GRADIENT_ONLY, CodedOptimizer, Prediction, Run, Samples, as_record
 from fastnet.backends.numba_backend.team import prepare_team
-from fastnet.backends.numba_backend.updates import GRADIENT_ONLY
 from fastnet.backends.numba_backend.work import PlanRecords, TrainingWork, Workspace, do_prediction
 from fastnet.data import Dataset
 from fastnet.errors import PlanClosedError
@@ -64,7 +62,6 @@ class NumbaPlan:
         self._n_samples, self._n_features = dataset.n_samples, spec.network.n_features
         self._batch_size = spec.batch_size
         self._dtype = parameters.flat.dtype
-        start_where_nothing_is_compiled()
         packed = pack_rows(dataset.x, self._dtype)
         self._layout = lay_out(spec.network, sparse=packed is not None)
         self._network = code_network(spec.network, self._layout, packed, trains=True)
@@ -77,7 +74,7 @@ class NumbaPlan:
         self._workspace = self._make_workspace(self._batch_rows)
         self._detail = self._describe(dataset.x, packed)
         self._samples = self._lay_out_samples(spec, dataset, packed)
-        kernels = choose_kernels(kind_of(spec.network, self._layout, self._samples, packed, spec))
+        kernels = code_kernels(kind_of(spec.network, self._layout, self._samples, packed, spec))
         prepare_team(min(self._n_threads, self._count_groups(self._n_samples)))
         self._records = PlanRecords(as_record(self._network), kernels, as_record(self._samples))
         self._training = TrainingWork(self._records, code_optimizer(spec.optimizer), self._state, self._workspace)
@@ -233,7 +230,7 @@ def predict(network: NetworkSpec, parameters: Parameters, x: Any, n_threads: int
     packed = pack_rows(x, dtype)
     layout = lay_out(network, sparse=packed is not None)
     coded, samples = code_network(network, layout, packed, trains=False), code_samples(network, x, packed)
-    kernels = choose_kernels(kind_of(network, layout, samples, packed))
+    kernels = code_kernels(kind_of(network, layout, samples, packed))
     tile_rows = count_tile_rows(n_samples, layout.n_columns, dtype.itemsize, packed=packed is not None)
     scratch = make_scratch(layout, tile_rows, n_workers, dtype)
     flat = make_state(layout, parameters.flat, []).flat

@@ -15,17 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "ADAM",
+    "GRADIENT_ONLY",
     "KERNELS_DTYPE",
     "LAYER_DTYPE",
+    "MOMENTUM",
+    "NESTEROV",
+    "PLAIN_SGD",
     "CodedNetwork",
     "CodedOptimizer",
     "GroupSums",
     "OptimizerState",
     "Prediction",
+    "RowPacking",
     "Run",
     "Samples",
     "Scratch",
     "Step",
+    "TilePacking",
     "Training",
     "as_record",
     "record_dtype",
@@ -127,10 +134,13 @@ KERNELS_DTYPE = np.dtype(
 )  # fmt: skip
 
 
+GRADIENT_ONLY, PLAIN_SGD, MOMENTUM, NESTEROV, ADAM = range(5)
+
+
 class CodedOptimizer(NamedTuple):
     """An optimizer of ``fastnet.optimizers``, or the wish for gradients alone."""
 
-    kind: int
+    kind: int  # one of those above
     momentum: float = 0.0
     beta_1: float = 0.0
     beta_2: float = 0.0
@@ -244,3 +254,28 @@ class Prediction(NamedTuple):
     flat: NDArray
     outputs: NDArray  # (N, C), written
     like: np.floating
+
+
+class RowPacking(NamedTuple):
+    """Samples, dense or in CSR format, and room for their non-zeros; see ``packing.py``. Arrays are seen as bytes."""
+
+    n_features: int  # D
+    numbers: NDArray  # (N * D,), or those of the CSR format
+    indices: NDArray  # of the CSR format, else empty
+    indptr: NDArray
+    row_starts: NDArray  # (N + 1,) int64
+    values: NDArray  # (M,), written
+    columns: NDArray  # (M,), written
+
+
+class TilePacking(NamedTuple):
+    """Packed samples, and room for the same by columns within each tile."""
+
+    values: NDArray  # (M,), seen as bytes
+    columns: NDArray  # (M,), seen as bytes
+    row_starts: NDArray  # (N + 1,) int64
+    bounds: NDArray  # (T + 1,) int64, rows
+    of_columns: NDArray  # (D,) int64, scratch
+    starts: NDArray  # (T, D + 1) int64, written first
+    tile_values: NDArray  # seen as bytes, written then
+    tile_rows: NDArray  # uint8, written then

@@ -1,8 +1,8 @@
 """Teams of threads, which go through compiled functions together and stay ready for the next one for a while.
 
 The calling thread is one worker, and the others are helpers, whose threads see nothing of Python: they live in compiled
-code from beginning to end, see ``sharing.py``. So no exception can be raised in one, and Ctrl-C arrives in the calling
-thread when its call is over.
+code from beginning to end, see ``kernels/sharing.py``. So no exception can be raised in one, and Ctrl-C arrives in the
+calling thread when its call is over.
 
 A helper that has nothing to do falls asleep, and its thread ends some seconds later; it is started anew when there is
 work again. Who needs a team takes one that nobody else uses at that moment, so there are as many as there were threads
@@ -20,17 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnet.backends.numba_backend.sharing import (
-    BOARD,
-    HELP,
-    LOCK,
-    NUMBER,
-    WORKER_SIZE,
-    WORKERS,
-    dismiss,
-    help_others,
-    lead,
-)
+from fastnet.backends.numba_backend.board import BOARD, HELP, LOCK, NUMBER, WORKER_SIZE, WORKERS
+from fastnet.backends.numba_backend.kinds import TeamKind
+from fastnet.backends.numba_backend.native import native_functions
 
 __all__ = ["prepare_team", "run_team"]
 
@@ -38,7 +30,7 @@ _teams: list[_Team] = []  # for ever: their memory must be there as long as the 
 
 
 def run_team(n_workers: int, function: int, record: int) -> None:
-    """Call ``function(board, n_workers, record)``, which may share out what it has to do, see ``sharing.py``.
+    """Call ``function(board, n_workers, record)``, which may share out what it has to do, see ``kernels/sharing.py``.
 
     Parameters
     ----------
@@ -50,7 +42,7 @@ def run_team(n_workers: int, function: int, record: int) -> None:
         What it is told, such as an address.
     """
     if n_workers == 1:
-        _Leader(function)(0, 1, record)
+        _native_function(function, 3)(0, 1, record)
         return
     team = _take_team(n_workers)
     try:
@@ -65,9 +57,6 @@ def prepare_team(n_workers: int) -> None:
         _compiled()
 
 
-_Leader = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-
-
 class _Compiled(NamedTuple):
     lead: Any
     dismiss: Any
@@ -76,11 +65,17 @@ class _Compiled(NamedTuple):
 
 @cache
 def _compiled() -> _Compiled:
+    functions = native_functions(TeamKind())
     return _Compiled(
-        lead.for_arguments(0, 0, 0, 0, 0).ctypes,
-        dismiss.for_arguments(0, 0).ctypes,
-        help_others.for_arguments(0).address,
+        lead=_native_function(functions["lead"], 5),
+        dismiss=_native_function(functions["dismiss"], 2),
+        help_others=functions["help_others"],
     )
+
+
+def _native_function(address: int, n_arguments: int) -> Any:
+    """A compiled function of so many int64 that returns nothing."""
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * n_arguments)(address)
 
 
 def _python_function(name: str, *kinds: Any) -> Any:

@@ -14,10 +14,6 @@ unless they have an item that is not done yet. Nothing here needs Python's lock,
 wait at a lock as :class:`threading.Lock` has it, which every system has.
 """
 
-# A board is memory that is there as long as any helper: at its address what is here, and from WORKERS on WORKER_SIZE
-# bytes for each worker. All are int64; those that different threads write to at the same time lie in different cache
-# lines, of which some processors fetch two at once.
-
 # Kernels get their types from Numba:
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -29,17 +25,31 @@ from typing import Any, NamedTuple
 
 from numba import types
 
-from fastnet.backends.numba_backend.atomics import add, exchange, load, pause, replace
-from fastnet.backends.numba_backend.compiling import NativeFunction, call, kernel
-from fastnet.backends.numba_backend.partition import share_start
+from fastnet.backends.numba_backend.board import (
+    BOARD,
+    DISMISSED,
+    FUNCTION,
+    HELP,
+    LED,
+    LOCK,
+    N_DONE,
+    N_ITEMS,
+    N_WORKERS,
+    NOBODY_LEADS,
+    NUMBER,
+    RECORD,
+    ROUND,
+    SLOT,
+    SOMEONE_LEADS,
+    STATE,
+    WORKER_SIZE,
+    WORKERS,
+)
+from fastnet.backends.numba_backend.kernels.atomics import add, exchange, load, pause, replace
+from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, call, kernel
+from fastnet.backends.numba_backend.kernels.partition import share_start
 
 __all__ = [
-    "BOARD",
-    "HELP",
-    "LOCK",
-    "NUMBER",
-    "WORKERS",
-    "WORKER_SIZE",
     "Share",
     "dismiss",
     "help_others",
@@ -47,16 +57,6 @@ __all__ = [
     "next_item",
     "share_out",
 ]
-
-# Of a board: the number of the round, which helpers wait for to change; what the round is about; how many of its items
-# are done; whether someone leads; and, which never changes, the address of what helpers do.
-_ROUND, _FUNCTION, _RECORD, _N_WORKERS, _N_ITEMS = 0, 128, 136, 144, 152
-_N_DONE, _LED, HELP, WORKERS = 256, 384, 392, 512
-_NOBODY_LEADS, _SOMEONE_LEADS, _DISMISSED = range(3)
-
-# Of a worker: a round, and the next item of the worker's share in it, in one number. Of helpers besides: the state,
-# and what never changes: the number of the worker, the board, and the lock that it sleeps at.
-_SLOT, _STATE, NUMBER, BOARD, LOCK, WORKER_SIZE = 0, 128, 136, 144, 152, 256
 
 _ITEM_BITS = 24
 
@@ -113,7 +113,7 @@ def look_away(n_looks):
 @kernel
 def take_item(share, owner):
     """The next item of the share that one of the workers has in a round, or -1."""
-    slot = share.board + WORKERS + owner * WORKER_SIZE + _SLOT
+    slot = share.board + WORKERS + owner * WORKER_SIZE + SLOT
     end = share_start(owner + 1, share.n_workers, 0, share.n_items)
     found = load(slot)
     while found >> _ITEM_BITS == share.round and found & (2**_ITEM_BITS - 1) < end:
@@ -138,7 +138,7 @@ def next_item(share, item):
     """The next one for a worker that has done an item; after -1 it may look at nothing that belongs to the round."""
     if not share.board:
         return item + 1 if item + 1 < share.n_items else -1
-    add(share.board + _N_DONE, 1)
+    add(share.board + N_DONE, 1)
     return first_item(share)
 
 
@@ -152,23 +152,23 @@ def share_out(board, n_workers, function, n_items, record):
         if n_items:
             call(function, (Share(0, 1, 0, 0, n_items), 0, record))
         return
-    this_round = load(board + _ROUND) + 1
+    this_round = load(board + ROUND) + 1
     for worker in range(n_workers):  # first of all, as nobody can take an item of an earlier round any more then
-        slot = board + WORKERS + worker * WORKER_SIZE + _SLOT
+        slot = board + WORKERS + worker * WORKER_SIZE + SLOT
         exchange(slot, (this_round << _ITEM_BITS) + share_start(worker, n_workers, 0, n_items))
-    exchange(board + _FUNCTION, function)
-    exchange(board + _RECORD, record)
-    exchange(board + _N_WORKERS, n_workers)
-    exchange(board + _N_ITEMS, n_items)
-    exchange(board + _N_DONE, 0)
-    exchange(board + _ROUND, this_round)
+    exchange(board + FUNCTION, function)
+    exchange(board + RECORD, record)
+    exchange(board + N_WORKERS, n_workers)
+    exchange(board + N_ITEMS, n_items)
+    exchange(board + N_DONE, 0)
+    exchange(board + ROUND, this_round)
     wake_helpers(board, n_workers)
     share = Share(0, n_workers, board, this_round, n_items)
     item = first_item(share)
     if item >= 0:
         call(function, (share, item, record))
     n_looks = 0
-    while load(board + _N_DONE) < n_items:
+    while load(board + N_DONE) < n_items:
         n_looks += 1
         look_away(n_looks)
 
@@ -178,19 +178,19 @@ def wake_helpers(board, n_workers):
     """Wake those of the first workers who sleep."""
     for worker in range(1, n_workers):
         helper = board + WORKERS + worker * WORKER_SIZE
-        if load(helper + _STATE) == _ASLEEP and replace(helper + _STATE, _ASLEEP, _AWAKE):
+        if load(helper + STATE) == _ASLEEP and replace(helper + STATE, _ASLEEP, _AWAKE):
             release_lock(load(helper + LOCK))
 
 
 @kernel
 def start_helper(board, helper):
     """Start the thread of a helper that is gone, unless the system has no more threads."""
-    exchange(helper + _STATE, _AWAKE)
+    exchange(helper + STATE, _AWAKE)
     entered = enter_python()
     thread = start_new_thread(load(board + HELP), helper)
     leave_python(entered)
     if thread == _NO_THREAD:
-        exchange(helper + _STATE, _GONE)
+        exchange(helper + STATE, _GONE)
 
 
 @NativeFunction
@@ -199,26 +199,26 @@ def lead(board, n_places, n_workers, function, record):
 
     The board has `n_places`, of which more may have been used the last time.
     """
-    exchange(board + _LED, _SOMEONE_LEADS)
+    exchange(board + LED, SOMEONE_LEADS)
     for worker in range(n_workers, n_places):
-        exchange(board + WORKERS + worker * WORKER_SIZE + _SLOT, 0)  # of no round
+        exchange(board + WORKERS + worker * WORKER_SIZE + SLOT, 0)  # of no round
     for worker in range(1, n_workers):
         helper = board + WORKERS + worker * WORKER_SIZE
-        if load(helper + _STATE) == _GONE:
+        if load(helper + STATE) == _GONE:
             start_helper(board, helper)
     call(function, (board, n_workers, record))
-    exchange(board + _LED, _NOBODY_LEADS)
+    exchange(board + LED, NOBODY_LEADS)
 
 
 @NativeFunction
 def dismiss(board, n_places):
     """Have the threads of all helpers end; returns when none of them looks at the board any more."""
-    exchange(board + _LED, _DISMISSED)
-    add(board + _ROUND, 1)
+    exchange(board + LED, DISMISSED)
+    add(board + ROUND, 1)
     wake_helpers(board, n_places)
     n_looks = 0
     for worker in range(1, n_places):
-        while load(board + WORKERS + worker * WORKER_SIZE + _STATE) != _GONE:
+        while load(board + WORKERS + worker * WORKER_SIZE + STATE) != _GONE:
             n_looks += 1
             look_away(n_looks)
 
@@ -226,14 +226,14 @@ def dismiss(board, n_places):
 @kernel
 def sleep_until_woken(board, helper, last_round):
     """Wait for a round at the lock; returns False if there was none for long and nobody leads: then it is gone."""
-    exchange(helper + _STATE, _ASLEEP)
+    exchange(helper + STATE, _ASLEEP)
     # Whoever puts up a round looks for sleepers afterwards: either it has seen this one, or this one sees the round.
-    if load(board + _ROUND) == last_round:
+    if load(board + ROUND) == last_round:
         if acquire_lock(load(helper + LOCK), _LONGEST_SLEEP, 0) != _TIMED_OUT:
             return True
-        if load(board + _LED) == _NOBODY_LEADS and replace(helper + _STATE, _ASLEEP, _GONE):
+        if load(board + LED) == NOBODY_LEADS and replace(helper + STATE, _ASLEEP, _GONE):
             return False
-    if not replace(helper + _STATE, _ASLEEP, _AWAKE):
+    if not replace(helper + STATE, _ASLEEP, _AWAKE):
         acquire_lock(load(helper + LOCK), -1, 0)  # someone has woken it at this moment, and releases the lock
     return True
 
@@ -245,20 +245,20 @@ def help_others(helper):
     this_round = 0
     while True:
         n_looks = 0
-        while load(board + _ROUND) == this_round:
+        while load(board + ROUND) == this_round:
             n_looks += 1
             look_away(n_looks)
             if n_looks > _WAKEFULNESS:
                 if not sleep_until_woken(board, helper, this_round):
                     return
                 n_looks = 0
-        this_round = load(board + _ROUND)
-        if load(board + _LED) == _DISMISSED:
-            exchange(helper + _STATE, _GONE)
+        this_round = load(board + ROUND)
+        if load(board + LED) == DISMISSED:
+            exchange(helper + STATE, _GONE)
             return
         # If another round is put up meanwhile, this may be a mixture of both: then there is no item to be had for it.
-        function, record = load(board + _FUNCTION), load(board + _RECORD)
-        share = Share(worker, load(board + _N_WORKERS), board, this_round, load(board + _N_ITEMS))
+        function, record = load(board + FUNCTION), load(board + RECORD)
+        share = Share(worker, load(board + N_WORKERS), board, this_round, load(board + N_ITEMS))
         if worker < share.n_workers:
             item = first_item(share)
             if item >= 0:

@@ -7,11 +7,11 @@
 
 from __future__ import annotations
 
-from fastnet.backends.numba_backend.blocks import lanes_of, load, multiply_add, sum_of_lanes, zeros
-from fastnet.backends.numba_backend.compiling import NativeFunction, call, inlined, kernel
-from fastnet.backends.numba_backend.partition import share_start, whole_vectors
-from fastnet.backends.numba_backend.sharing import next_item
-from fastnet.backends.numba_backend.views import (
+from fastnet.backends.numba_backend.kernels.blocks import lanes_of, load, multiply_add, sum_of_lanes, zeros
+from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, call, inlined, kernel
+from fastnet.backends.numba_backend.kernels.partition import share_start, whole_vectors
+from fastnet.backends.numba_backend.kernels.sharing import next_item
+from fastnet.backends.numba_backend.kernels.views import (
     kernels_at,
     labels_at,
     layers_at,

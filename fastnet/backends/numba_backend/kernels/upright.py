@@ -8,12 +8,12 @@
 
 from __future__ import annotations
 
-from fastnet.backends.numba_backend.compiling import NativeFunction, call, inlined
-from fastnet.backends.numba_backend.copies import clear_end_of_rows
-from fastnet.backends.numba_backend.partition import whole_vectors
-from fastnet.backends.numba_backend.products import ADD_NOTHING, ADD_VECTORS, Left, Panels
-from fastnet.backends.numba_backend.tiles import activate, activation_backward
-from fastnet.backends.numba_backend.views import (
+from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, call, inlined
+from fastnet.backends.numba_backend.kernels.copies import clear_end_of_rows
+from fastnet.backends.numba_backend.kernels.partition import whole_vectors
+from fastnet.backends.numba_backend.kernels.products import ADD_NOTHING, ADD_VECTORS, Left, Panels
+from fastnet.backends.numba_backend.kernels.tiles import activate, activation_backward
+from fastnet.backends.numba_backend.kernels.views import (
     bytes_at,
     layers_at,
     numbers_at,

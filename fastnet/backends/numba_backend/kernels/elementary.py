@@ -22,8 +22,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import overload
 
-from fastnet.backends.numba_backend.blocks import intrinsic
-from fastnet.backends.numba_backend.compiling import FASTMATH, kernel
+from fastnet.backends.numba_backend.kernels.blocks import intrinsic
+from fastnet.backends.numba_backend.kernels.compiling import FASTMATH, kernel
 
 __all__ = ["exp_of_nonpositive", "log_of_normal", "log_of_one_plus", "tanh"]
 

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastnet.backends.numba_backend.blocks import (
+from fastnet.backends.numba_backend.kernels.blocks import (
     ROWS,
-    TERMS,
     add,
     lane_sums,
     load,
@@ -29,7 +28,8 @@ from fastnet.backends.numba_backend.blocks import (
     sum_of_rows,
     zeros,
 )
-from fastnet.backends.numba_backend.compiling import NativeFunction, block_kernel
+from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, block_kernel
+from fastnet.backends.numba_backend.layout import TERMS
 
 __all__ = [
     "ADD_NOTHING",

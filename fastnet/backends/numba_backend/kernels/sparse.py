@@ -18,9 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastnet.backends.numba_backend.blocks import (
-    CACHE_LINE,
-    TERMS,
+from fastnet.backends.numba_backend.kernels.blocks import (
     add,
     gather,
     lanes_of,
@@ -33,7 +31,8 @@ from fastnet.backends.numba_backend.blocks import (
     sum_of_rows,
     zeros,
 )
-from fastnet.backends.numba_backend.compiling import NativeFunction, block_kernel, kernel
+from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, block_kernel, kernel, native_for
+from fastnet.backends.numba_backend.layout import CACHE_LINE, TERMS
 
 __all__ = ["SparseKernels", "sample_at", "sparse_kernels"]
 
@@ -91,7 +90,7 @@ class SparseKernels(NamedTuple):
 def sparse_kernels(value_dtype: np.dtype, column_dtype: np.dtype) -> SparseKernels:
     """Kernels for these dtypes of values and of columns."""
 
-    @NativeFunction
+    @native_for(value_dtype, column_dtype)
     def sparse_product(
         packed_values, packed_columns, row_starts, order, begin, n_rows, n_features, weight, weight_start, bias_start,
         scale, n_panels, z, z_start,
@@ -128,7 +127,7 @@ def sparse_kernels(value_dtype: np.dtype, column_dtype: np.dtype) -> SparseKerne
                 place = z_start + (panel * n_rows + i) * lanes
                 store(z, place, 0, multiply_add(total, splat(single, scale), bias))
 
-    @NativeFunction
+    @native_for(value_dtype, column_dtype)
     def sparse_product_backward(
         packed_values, rows, starts, n_features, d_z, d_start, n_rows, n_panels, d_weight, weight_start, adds
     ):
@@ -161,7 +160,7 @@ def sparse_kernels(value_dtype: np.dtype, column_dtype: np.dtype) -> SparseKerne
                 elif not adds:
                     store(d_weight, place, 0, zeros(d_weight, 1))
 
-    @NativeFunction
+    @native_for(value_dtype, column_dtype)
     def sort_by_columns(packed_values, packed_columns, row_starts, order, begin, n_rows, starts, sorted_values, rows):
         """Sort the non-zeros of the tile's samples by column, those of a column by row; columns are filled up anew."""
         values, columns = packed_values.view(value_dtype), packed_columns.view(column_dtype)

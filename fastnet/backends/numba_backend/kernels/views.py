@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba import types
 from numba.np.arrayobj import populate_array
 
-from fastnet.backends.numba_backend.blocks import intrinsic
+from fastnet.backends.numba_backend.kernels.blocks import intrinsic
 from fastnet.backends.numba_backend.records import (
     KERNELS_DTYPE,
     LAYER_DTYPE,

@@ -9,12 +9,12 @@
 
 from __future__ import annotations
 
-from fastnet.backends.numba_backend.compiling import NativeFunction, call, inlined
-from fastnet.backends.numba_backend.partition import whole_vectors
-from fastnet.backends.numba_backend.sharing import next_item, share_out
-from fastnet.backends.numba_backend.sparse import sample_at
-from fastnet.backends.numba_backend.updates import step_l2
-from fastnet.backends.numba_backend.views import (
+from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, call, inlined
+from fastnet.backends.numba_backend.kernels.partition import whole_vectors
+from fastnet.backends.numba_backend.kernels.sharing import next_item, share_out
+from fastnet.backends.numba_backend.kernels.sparse import sample_at
+from fastnet.backends.numba_backend.kernels.updates import step_l2
+from fastnet.backends.numba_backend.kernels.views import (
     address_of,
     doubles_at,
     kernels_at,

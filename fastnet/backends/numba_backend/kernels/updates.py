@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import math
 
-from fastnet.backends.numba_backend.compiling import NativeFunction, call, inlined, kernel
-from fastnet.backends.numba_backend.partition import share_start
-from fastnet.backends.numba_backend.sharing import next_item
-from fastnet.backends.numba_backend.views import (
+from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, call, inlined, kernel
+from fastnet.backends.numba_backend.kernels.partition import share_start
+from fastnet.backends.numba_backend.kernels.sharing import next_item
+from fastnet.backends.numba_backend.kernels.views import (
     kernels_at,
     network_at,
     optimizer_at,
@@ -29,17 +29,10 @@ from fastnet.backends.numba_backend.views import (
     step_at,
     sums_at,
 )
+from fastnet.backends.numba_backend.partition import CHUNK
+from fastnet.backends.numba_backend.records import GRADIENT_ONLY, MOMENTUM, PLAIN_SGD
 
-__all__ = [
-    "ADAM", "CHUNK", "GRADIENT_ONLY", "MOMENTUM", "NESTEROV", "PLAIN_SGD",
-    "adam_update", "sgd_update", "step_l2", "update_share",
-]  # fmt: skip
-
-GRADIENT_ONLY, PLAIN_SGD, MOMENTUM, NESTEROV, ADAM = range(5)
-
-# Parameters that are taken through all passes of an update together: few enough that a chunk of the parameters, of the
-# gradient and of both moments stays in the innermost cache, and enough to be worth handing to a thread.
-CHUNK = 2048
+__all__ = ["adam_update", "sgd_update", "step_l2", "update_share"]
 
 
 @NativeFunction

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import math
 
-from fastnet.backends.numba_backend.activations import sigmoid
-from fastnet.backends.numba_backend.compiling import NativeFunction
-from fastnet.backends.numba_backend.elementary import exp_of_nonpositive, log_of_normal, log_of_one_plus
+from fastnet.backends.numba_backend.kernels.activations import sigmoid
+from fastnet.backends.numba_backend.kernels.compiling import NativeFunction
+from fastnet.backends.numba_backend.kernels.elementary import exp_of_nonpositive, log_of_normal, log_of_one_plus
 
 __all__ = ["COUNTS", "HEADS", "OUTPUTS", "weigh"]
 

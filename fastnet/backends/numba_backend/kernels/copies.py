@@ -9,10 +9,10 @@
 
 from __future__ import annotations
 
-from fastnet.backends.numba_backend.blocks import lanes_of, load, store, zeros
-from fastnet.backends.numba_backend.compiling import NativeFunction, kernel
-from fastnet.backends.numba_backend.partition import whole_vectors
-from fastnet.backends.numba_backend.sparse import sample_at
+from fastnet.backends.numba_backend.kernels.blocks import lanes_of, load, store, zeros
+from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, kernel
+from fastnet.backends.numba_backend.kernels.partition import whole_vectors
+from fastnet.backends.numba_backend.kernels.sparse import sample_at
 
 __all__ = [
     "clear_end_of_rows",

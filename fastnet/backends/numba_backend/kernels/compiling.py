@@ -1,4 +1,4 @@
-"""How functions are compiled: the options they share, what is compiled by itself, and a cache on disk.
+"""How functions are compiled: the options they share, and what is compiled by itself.
 
 Numba optimises a function anew in everything that calls it, directly or not. So kernels are compiled each by itself,
 when a network first needs them, and called by address; what only one place calls is inlined before it is typed.
@@ -9,29 +9,30 @@ from __future__ import annotations
 import gc
 import hashlib
 import logging
+import re
 import threading
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import cfunc, njit, typeof
-from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
+
+from fastnet.backends.numba_backend import kept
+from fastnet.backends.numba_backend.machine_code import NUMBA_HELPERS, MachineCode
 
 __all__ = [
     "FASTMATH",
     "NativeFunction",
     "block_kernel",
     "call",
-    "compiled",
     "inlined",
-    "is_anything_on_disk",
     "kernel",
+    "native_for",
 ]
 
 # Multiply and add may fuse, and divisions by one number may become products. Not "reassoc": sums would be grouped as
@@ -46,7 +47,6 @@ _OPTIONS: dict[str, Any] = {"fastmath": FASTMATH, "error_model": "numpy"}
 _KERNEL_OPTIONS: dict[str, Any] = _OPTIONS | {"_nrt": False}
 _INNER_OPTIONS: dict[str, Any] = _KERNEL_OPTIONS | {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
-logger = logging.getLogger("fastnet")
 progress_logger = logging.getLogger("fastnet.compiling")
 
 # A function of plain arrays and numbers, which only compiled code can call.
@@ -66,19 +66,56 @@ class NativeFunction:
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
-        self._function = _stamped(function)
-        self.compile = cache(self._compile)
+        self.function = function
+        self.compile_signature = cache(self._compile_signature)
 
-    def for_arguments(self, *arguments: Any) -> Any:
-        """What to pass to compiled code that calls it with arguments of the types of these."""
-        return self.compile(numba.types.void(*map(typeof, arguments)))
+    def compile(self, *arguments: Any) -> Any:
+        """Numba's C callback for arguments of the types of these."""
+        return self.compile_signature(_signature_of(arguments))
 
-    def _compile(self, signature: Any) -> Any:
+    def _compile_signature(self, signature: Any) -> Any:
+        _log_compiling()
         with _burst():
-            function = _with_cache(lambda **options: cfunc(signature, **_KERNEL_OPTIONS, **options)(self._function))
-        if not function.cache_hits:
-            _log_compiling()
-        return function
+            return cfunc(signature, **_KERNEL_OPTIONS)(self.function)
+
+    def machine_code(self, *arguments: Any) -> MachineCode:
+        """What Numba makes of it for arguments of the types of these, unless it is found on disk."""
+        signature = _signature_of(arguments)
+        name = re.sub(r"\W+", "-", self.function.__qualname__)
+        key = f"{name}-{hashlib.sha256(str(signature).encode()).hexdigest()[:16]}"
+        found = kept.read(key)
+        if found is None:
+            callback = self.compile_signature(signature)
+            found = MachineCode(key, callback.native_name, _object_file(callback))
+            if _is_self_contained(callback):
+                kept.keep(found)
+        return found
+
+
+def native_for(*dtypes: np.dtype) -> Callable[[Callable[..., None]], NativeFunction]:
+    """Decorate a function that is made anew for every combination of dtypes, so that their names differ."""
+
+    def decorate(function: Callable[..., None]) -> NativeFunction:
+        function.__qualname__ = "_".join([function.__name__, *(dtype.name for dtype in dtypes)])
+        return NativeFunction(function)
+
+    return decorate
+
+
+def _signature_of(arguments: Iterable[Any]) -> Any:
+    return numba.types.void(*map(typeof, arguments))
+
+
+def _object_file(callback: Any) -> bytes:
+    code: bytes = callback._library._get_compiled_object()
+    return code
+
+
+def _is_self_contained(callback: Any) -> bool:
+    """Whether all that it calls is there without Numba, too."""
+    module = callback._library._final_module
+    called = {each.name for each in [*module.functions, *module.global_variables] if each.is_declaration}
+    return not any(name.startswith(("numba", "NRT")) and name not in NUMBA_HELPERS for name in called)
 
 
 _intrinsic: Any = intrinsic  # its annotations are those of what is decorated, and not of what is called
@@ -113,12 +150,6 @@ def call(context: Any, address: Any, arguments: Any) -> Any:  # noqa: ARG001
     return numba.types.void(address, arguments), generate
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compile a function that Python calls, on its first call for each combination of types."""
-    stamped = _stamped(function)
-    return _with_cache(lambda **options: njit(**_OPTIONS, nogil=True, **options)(stamped))
-
-
 _burst_lock = threading.RLock()
 
 
@@ -141,55 +172,3 @@ def _burst() -> Iterator[None]:
 @cache
 def _log_compiling() -> None:
     progress_logger.info("compiling for this processor, which takes some seconds and is done once")
-
-
-def _with_cache(compile_function: Callable[..., Any]) -> Any:
-    """Keep machine code on disk, where Numba finds a folder that it may write to."""
-    try:
-        return compile_function(cache=True)
-    except RuntimeError as error:
-        if "cannot cache" not in str(error):
-            raise
-        _log_missing_cache()
-        return compile_function()
-
-
-def is_anything_on_disk() -> bool:
-    """Whether some function of these sources has been compiled on this machine; True where nothing can be kept."""
-
-    def probe() -> None: ...
-
-    try:
-        folder = Path(FunctionCache(probe).cache_path)  # type: ignore[no-untyped-call]
-    except RuntimeError:
-        return True
-    return any(folder.glob(f"*-{_sources_digest()}-*.nbi"))
-
-
-@cache
-def _log_missing_cache() -> None:
-    logger.warning(
-        "no folder to keep compiled code in, so every process compiles anew, which takes some seconds: "
-        "set NUMBA_CACHE_DIR to a folder that can be written to"
-    )
-
-
-def _stamped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` under a name of its own for every state of this folder's sources.
-
-    Numba finds its cache by a function's name, and uses it as long as the function's own file is the same: it would
-    go on using kernels of the other files as they were before they were changed, or fail to read types that are gone.
-    """
-    stamped = types.FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
-    )
-    stamped.__qualname__ = f"{function.__qualname__}-{_sources_digest()}"
-    return stamped
-
-
-@cache
-def _sources_digest() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from fastnet.backends.numba_backend.blocks import intrinsic
+from fastnet.backends.numba_backend.kernels.blocks import intrinsic
 
 __all__ = ["add", "exchange", "load", "pause", "replace"]
 

@@ -5,7 +5,8 @@ that only those of a network are compiled.
 """
 
 # Legend: h, on entry a pre-activation z, becomes the activation; d, on entry the gradient of the objective with respect
-# to h, becomes that with respect to z. Both are flat. `kept` is z where KEEPS_Z says so, and h elsewhere.
+# to h, becomes that with respect to z. Both are flat. `kept` is z where ``layout.KEEPS_Z`` says so, and h
+# elsewhere.
 # Constants take the type of what they meet, ``type(z)(1)``: a plain 1 or 0.5 would turn float32 into float64.
 
 # Kernels get their types from Numba:
@@ -15,17 +16,14 @@ from __future__ import annotations
 
 import math
 
-from fastnet.backends.numba_backend.compiling import NativeFunction, kernel
-from fastnet.backends.numba_backend.elementary import exp_of_nonpositive, tanh
+from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, kernel
+from fastnet.backends.numba_backend.kernels.elementary import exp_of_nonpositive, tanh
 from fastnet.reference import LEAKY_SLOPE
 
-__all__ = ["ACTIVATE", "BACKWARD", "KEEPS_Z", "sigmoid"]
+__all__ = ["ACTIVATE", "BACKWARD", "sigmoid"]
 
 _SQRT_HALF = math.sqrt(0.5)
 _DENSITY_AT_ZERO = math.sqrt(0.5 / math.pi)
-
-# The derivative cannot be had from the activation alone.
-KEEPS_Z = frozenset({"gelu", "silu"})
 
 
 @kernel

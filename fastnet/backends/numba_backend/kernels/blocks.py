@@ -24,11 +24,10 @@ from numba import extending, types
 from numba.core import cgutils
 from numba.extending import models, register_model
 
+from fastnet.backends.numba_backend.layout import VECTOR_BYTES
+
 __all__ = [
-    "CACHE_LINE",
     "ROWS",
-    "TERMS",
-    "VECTOR_BYTES",
     "add",
     "gather",
     "intrinsic",
@@ -46,11 +45,6 @@ __all__ = [
     "sum_of_rows",
     "zeros",
 ]
-
-VECTOR_BYTES = 64
-
-# Bytes that a cache fetches and keeps together.
-CACHE_LINE = 64
 
 _INT_32 = ir.IntType(32)
 
@@ -70,9 +64,6 @@ def _has_avx512() -> bool:
 # Rows of the blocks that products are made of: with AVX-512 they take half of 32 registers; with AVX2 half of 16, and
 # with NEON half of 32, which are narrower.
 ROWS = 16 if _has_avx512() else 4
-
-# Terms of a sparse sum that are under way at once: one alone would wait for itself.
-TERMS = 4
 
 
 class Block(types.Type):

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from fastnet.backends.numba_backend.compiling import call, inlined
-from fastnet.backends.numba_backend.views import part_of
+from fastnet.backends.numba_backend.kernels.compiling import call, inlined
+from fastnet.backends.numba_backend.kernels.views import part_of
 
 __all__ = ["activate", "activation_backward"]
 

@@ -1,0 +1,67 @@
+"""Machine code of kernels: where it is called, once it has been loaded into this process.
+
+Loading takes LLVM, and not Numba: a process that finds on disk what it needs starts in a fraction of the time that it
+would take to import a compiler.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, NamedTuple
+
+__all__ = ["NUMBA_HELPERS", "MachineCode", "load"]
+
+# Functions of Numba's own that report exceptions, which kernels are called with but never raise: where Numba is not
+# imported, they stand for the end of the process.
+NUMBA_HELPERS = (
+    "numba_do_raise",
+    "numba_gil_ensure",
+    "numba_gil_release",
+    "numba_runtime_build_excinfo_struct",
+    "numba_unpickle",
+)
+
+
+class MachineCode(NamedTuple):
+    """A compiled function: an object file, and the symbol in it that is called; `key` tells it from all others."""
+
+    key: str
+    symbol: str
+    object_file: bytes
+
+
+_lock = threading.Lock()
+_addresses: dict[str, int] = {}  # by key
+
+
+def load(codes: Iterable[MachineCode]) -> list[int]:
+    """The addresses of functions, which are loaded unless they are there."""
+    import llvmlite.binding as llvm
+
+    wanted = list(codes)
+    with _lock:
+        engine = _engine()
+        missing = {code.key: code for code in wanted if code.key not in _addresses}
+        for code in missing.values():
+            engine.add_object_file(llvm.ObjectFileRef.from_data(code.object_file))
+        engine.finalize_object()
+        for key, code in missing.items():
+            _addresses[key] = engine.get_function_address(code.symbol)
+        return [_addresses[code.key] for code in wanted]
+
+
+@cache
+def _engine() -> Any:
+    """What links object files into this process, as long as it lives."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target.create_target_machine(jit=True))
+    for name in NUMBA_HELPERS:  # now that there is an engine, LLVM knows the symbols of the process
+        if llvm.address_of_symbol(name) is None:
+            llvm.add_symbol(name, llvm.address_of_symbol("abort"))
+    return engine
