@@ -82,18 +82,10 @@ def validate_samples(network: NetworkSpec, x: Any) -> Any:
     DataError
         X is not two-dimensional and numeric, is empty or not finite, or has the wrong number of features.
     """
-    from sklearn.utils import check_array
-
-    # Indices and values of a sparse matrix are read by compiled code of one dtype each, so uint8 is for dense X alone.
-    dtypes: list[Any] = [network.numpy_dtype] if is_sparse(x) else [network.numpy_dtype, np.uint8]
     x = _on_host("X", x)
-    try:
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told as that
-            samples = check_array(x, accept_sparse="csr", dtype=dtypes, order="C", input_name="X")
-        if is_sparse(samples):
-            samples.check_format(full_check=True)  # compiled code would follow a wrong index wherever it leads
-    except (ValueError, TypeError) as error:
-        raise DataError(str(error)) from error
+    samples = _if_plain(x, network.numpy_dtype)
+    if samples is None:
+        samples = _checked(x, network.numpy_dtype)
     if samples.shape[1] != network.n_features:
         raise DataError(f"X has {samples.shape[1]} features, the network has {network.n_features} (layer_sizes[0])")
     if is_sparse(samples):
@@ -101,6 +93,35 @@ def validate_samples(network: NetworkSpec, x: Any) -> Any:
 
         return csr_array(samples)
     return np.asarray(samples)
+
+
+def _if_plain(x: Any, dtype: np.dtype) -> NDArray | None:
+    """What scikit-learn would make of a usual array that nothing is wrong with; None for what it shall judge.
+
+    Importing it takes half a second, which is more than many a fit.
+    """
+    if type(x) is not np.ndarray or x.ndim != 2 or x.size == 0 or x.dtype.kind not in "fiu":
+        return None
+    if x.dtype == np.uint8:
+        return np.ascontiguousarray(x)
+    with np.errstate(over="ignore", invalid="ignore"):
+        samples = np.ascontiguousarray(x, dtype)
+        return samples if np.isfinite(samples.sum()) else None
+
+
+def _checked(x: Any, dtype: np.dtype) -> Any:
+    from sklearn.utils import check_array
+
+    # Indices and values of a sparse matrix are read by compiled code of one dtype each, so uint8 is for dense X alone.
+    dtypes: list[Any] = [dtype] if is_sparse(x) else [dtype, np.uint8]
+    try:
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told as that
+            samples = check_array(x, accept_sparse="csr", dtype=dtypes, order="C", input_name="X")
+        if is_sparse(samples):
+            samples.check_format(full_check=True)  # compiled code would follow a wrong index wherever it leads
+    except (ValueError, TypeError) as error:
+        raise DataError(str(error)) from error
+    return samples
 
 
 def _on_host(name: str, x: Any) -> Any:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
+from sklearn.utils import check_array
 
 from fastnet import DataError
 from fastnet.data import TargetCoding, make_dataset, split_validation, validate_samples
@@ -266,3 +270,36 @@ def test_the_split_is_drawn_from_the_seed():
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     assert len(large) == 10
+
+
+def test_usual_arrays_are_validated_without_scikit_learn():
+    """Importing it takes longer than many a fit."""
+    script = """
+import sys
+import numpy as np
+from fastnet import Network
+x = np.random.default_rng(0).normal(size=(20, 3))
+for samples in (x, x.astype("f4"), np.asfortranarray(x), x[:, ::-1], (10 * x).astype(int), x.astype("u1")):
+    network = Network([3, 4, 2], backend="numpy", seed=0)
+    network.fit(samples, x[:, 0] > 0, n_steps=2, validate_every=1)
+    network.predict(samples)
+print("sklearn" in sys.modules)
+"""
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert finished.stdout.strip() == "False", finished.stderr
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i8", "u1", "u2"])
+@pytest.mark.parametrize("form", [lambda x: x, np.asfortranarray, lambda x: x[::-1, ::2]], ids=["C", "F", "strided"])
+def test_usual_arrays_become_what_scikit_learn_makes_of_them(dtype, form):
+    x = form(np.random.default_rng(0).integers(0, 100, (9, 8)).astype(dtype))[:, :4]
+    samples = validate_samples(network(), x)
+    expected = check_array(x, dtype=[np.float32, np.uint8], order="C")
+    assert samples.dtype == expected.dtype
+    assert samples.flags.c_contiguous
+    np.testing.assert_array_equal(samples, expected)
+
+
+def test_sums_that_overflow_are_no_reason_to_refuse_samples():
+    x = np.full((3, 4), 3e38, np.float32)
+    np.testing.assert_array_equal(validate_samples(network(), x), x)

@@ -10,9 +10,10 @@ import time
 
 import pytest
 
-from fastnet.backends.numba_backend import kept
+from fastnet.backends.numba_backend import kept, machine_code
 from fastnet.backends.numba_backend.kinds import ActivationKind, TeamKind
 from fastnet.backends.numba_backend.machine_code import MachineCode
+from fastnet.backends.registry import seconds_to_start
 
 CODE = MachineCode("double-0123", "_ZN6double", bytes(range(256)) * 3 + b"\n\n")
 
@@ -160,3 +161,14 @@ def test_what_is_on_disk_runs_without_numba_and_gives_the_same_bits():
     expected, _ = run_script(without_numba=False)
     assert run_script(without_numba=True)[0] == expected
     assert run_script(without_numba=False) == [expected, "False"]
+
+
+def test_starting_takes_as_long_as_it_has_to_compile_or_to_load(folder, monkeypatch):
+    addresses = {}
+    monkeypatch.setattr(machine_code, "_addresses", addresses)
+    seconds = [seconds_to_start()]
+    kept.keep(CODE)
+    seconds.append(seconds_to_start())
+    addresses[CODE.key] = 1
+    seconds.append(seconds_to_start())
+    assert seconds[0] > 1 > seconds[1] > seconds[2] == 0

@@ -147,7 +147,11 @@ class TrainingPlan(Protocol):
 
 
 class Backend(Protocol):
-    """A way to train networks, bound to a device and a number of threads."""
+    """A way to train networks, bound to a device and a number of threads.
+
+    One that takes long to start has a method ``seconds_to_start()``, see
+    :func:`fastnet.backends.registry.seconds_to_start`.
+    """
 
     name: str
 

@@ -12,7 +12,15 @@ from fastnet.backends.interface import Availability, Backend, BackendFactory
 from fastnet.backends.work import Work
 from fastnet.errors import BackendUnavailableError, SpecError, require_count, unknown_name
 
-__all__ = ["ENTRY_POINT_GROUP", "Choice", "available_backends", "backend_names", "choose_backend", "create_backend"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Choice",
+    "available_backends",
+    "backend_names",
+    "choose_backend",
+    "create_backend",
+    "seconds_to_start",
+]
 
 ENTRY_POINT_GROUP = "fastnet.backends"
 
@@ -159,6 +167,16 @@ def _choose_automatically(device: str, n_threads: int | None, work: Work | None)
             return Choice(backend, reason)
         passed_over.append(f"{name}: {availability.reason}")
     raise BackendUnavailableError(f"no backend can run on device {device!r}: {'; '.join(passed_over)}")
+
+
+def seconds_to_start() -> float:
+    """About how long the backend that "auto" tries first on the CPU would take here before its first step."""
+    name = next(name for name in backend_names() if name not in _ON_A_GPU)
+    try:
+        backend = create_backend(name)
+    except BackendUnavailableError:
+        return 0.0
+    return backend.seconds_to_start() if hasattr(backend, "seconds_to_start") else 0.0
 
 
 def check_device(device: str) -> None:

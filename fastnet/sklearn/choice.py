@@ -1,20 +1,20 @@
 """Which backend an estimator trains on when it is left to choose: the one that is likely to be done first.
 
-Compiled kernels must be loaded once in every process, which takes about as long as many a small fit. Whether that is
-worth while cannot be known at the first of many small fits. So work is done by NumPy until what it has taken comes to
-what loading would have cost: that is never more than twice as long as the best that could have been done. All of this
-is reckoned from the sizes of the work, not from a clock: the same calls in one process choose the same backends.
+Compiled kernels must be loaded once in every process, which takes about as long as many a small fit, and compiled once
+on every machine. Whether that is worth while cannot be known at the first of many small fits. So work is done by NumPy
+until what it has taken comes to what starting would have cost: that is never more than twice as long as the best that
+could have been done. All of this is reckoned from the sizes of the work, not from a clock: the same calls in one
+process choose the same backends, once a machine has its kernels.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from itertools import pairwise
 
 from fastnet.backends import work as any_work
-from fastnet.backends.registry import Choice, choose_backend
+from fastnet.backends.registry import Choice, choose_backend, seconds_to_start
 
 __all__ = ["Work", "choose", "choose_for_prediction"]
 
@@ -24,9 +24,12 @@ _SECONDS_PER_STEP = 1.5e-4
 _SECONDS_PER_MULTIPLY_ADD = 1e-10
 _SECONDS_PER_UNIT = 1e-8
 
-# What it costs to use compiled kernels at all: once in a process, and then once in every call.
-_LOADING_SECONDS = 1.0
+# What it costs to use compiled kernels in one call.
 _CALLING_SECONDS = 1e-3
+
+# What it costs at least, and at most, to start using them in a process. Compiling takes several seconds more, but later
+# processes have something of that, too.
+_LEAST_SECONDS_TO_START, _MOST_SECONDS_TO_START = 0.1, 1.0
 
 # Fits end when the loss has stopped to improve, mostly long before ``max_iter``.
 _SHARE_OF_PASSES = 0.25
@@ -70,10 +73,18 @@ class Work:
 
 
 class _Account:
-    """What NumPy has taken in this process, in seconds as :class:`Work` reckons."""
+    """What NumPy has taken in this process, in seconds as :class:`Work` reckons, until compiled kernels were used."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.is_closed = False
+
+    def covers(self, seconds: float, seconds_to_start: float) -> bool:
+        """Whether NumPy has not yet taken so long, even with `seconds` more, which are then added."""
+        if self.is_closed or self.seconds + seconds >= seconds_to_start:
+            return False
+        self.seconds += seconds
+        return True
 
 
 _account = _Account()
@@ -109,10 +120,10 @@ def _is_asked_for(backend: str, device: str) -> bool:
 
 
 def _is_small(seconds: float) -> bool:
-    """Whether NumPy shall do what takes it `seconds`, which are then added to the account."""
-    if "fastnet.backends.numba_backend.plan" in sys.modules:
-        return seconds < _CALLING_SECONDS
-    if _account.seconds + seconds >= _LOADING_SECONDS:
-        return False
-    _account.seconds += seconds
-    return True
+    """Whether NumPy shall do what takes it `seconds`."""
+    if seconds < _CALLING_SECONDS or _account.covers(seconds, _LEAST_SECONDS_TO_START):
+        return True
+    if not _account.is_closed and _account.covers(seconds, min(seconds_to_start(), _MOST_SECONDS_TO_START)):
+        return True
+    _account.is_closed = True
+    return False

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fastnet.backends.interface import Availability
-from fastnet.backends.numba_backend import kept, plan
+from fastnet.backends.numba_backend import kept, machine_code, plan
 from fastnet.backends.numba_backend.plan import NumbaPlan
 from fastnet.data import Dataset
 from fastnet.errors import BackendUnavailableError
@@ -17,6 +17,9 @@ from fastnet.parameters import Parameters
 from fastnet.spec import NetworkSpec, TrainingSpec
 
 __all__ = ["NumbaBackend"]
+
+
+_SECONDS_TO_LOAD, _SECONDS_TO_COMPILE = 0.1, 5.0
 
 
 class NumbaBackend:
@@ -52,6 +55,12 @@ class NumbaBackend:
                 return Availability(False, f"Numba cannot be imported: {error}")
         threads = f"{self._n_threads} thread{'s' if self._n_threads > 1 else ''}"
         return Availability(True, f"Numba {version('numba')}, {threads}", ("cpu",))
+
+    def seconds_to_start(self) -> float:
+        """About how long loading kernels takes, or compiling those that this machine has never run."""
+        if machine_code.is_anything_loaded():
+            return 0.0
+        return _SECONDS_TO_LOAD if kept.is_anything_kept() else _SECONDS_TO_COMPILE
 
     def check_support(self, spec: TrainingSpec) -> None:
         """Supports every specification."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
-__all__ = ["NUMBA_HELPERS", "MachineCode", "load"]
+__all__ = ["NUMBA_HELPERS", "MachineCode", "is_anything_loaded", "load"]
 
 # Functions of Numba's own that report exceptions, which kernels are called with but never raise: where Numba is not
 # imported, they stand for the end of the process.
@@ -50,6 +50,11 @@ def load(codes: Iterable[MachineCode]) -> list[int]:
         for key, code in missing.items():
             _addresses[key] = engine.get_function_address(code.symbol)
         return [_addresses[code.key] for code in wanted]
+
+
+def is_anything_loaded() -> bool:
+    """Whether LLVM is there, and some function."""
+    return bool(_addresses)
 
 
 @cache
