@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from fastnet.backends.numba_backend import kept, machine_code
+from fastnet.backends.numba_backend import NumbaBackend, kept, machine_code
 from fastnet.backends.numba_backend.kinds import ActivationKind, TeamKind
 from fastnet.backends.numba_backend.machine_code import MachineCode
 from fastnet.backends.registry import seconds_to_start
@@ -172,3 +172,11 @@ def test_starting_takes_as_long_as_it_has_to_compile_or_to_load(folder, monkeypa
     addresses[CODE.key] = 1
     seconds.append(seconds_to_start())
     assert seconds[0] > 1 > seconds[1] > seconds[2] == 0
+
+
+def test_numba_that_may_not_compile_is_not_available(monkeypatch):
+    assert NumbaBackend().availability().ok
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    found = NumbaBackend().availability()
+    assert not found.ok
+    assert "unset it" in found.reason

@@ -52,7 +52,7 @@ def test_every_parameter_has_a_place_of_its_own(network, sparse):
 @pytest.mark.parametrize(("network", "sparse"), every_network())
 def test_no_two_arrays_of_a_tile_overlap(network, sparse):
     layout, n_outputs = lay_out(network, sparse=sparse), network.n_outputs
-    spans = {(0, network.n_features), (layout.loss_rows, n_outputs + LOSS_ROWS)}
+    spans = {(0, 0 if sparse else network.n_features), (layout.loss_rows, n_outputs + LOSS_ROWS)}
     spans |= {(start, n_outputs) for start in (layout.logits, layout.outputs, layout.d_logits)}
     has_own = network.n_layers if layout.across or network.n_layers == 1 else network.n_layers - 1
     for i, layer in enumerate(layout.layers[:has_own]):

@@ -18,7 +18,7 @@ from fastnet.errors import BackendUnavailableError, PlanClosedError
 from fastnet.optimizers import SGD, Adam, AdamW
 from fastnet.parameters import ParameterLayout, Parameters
 from fastnet.spec import NetworkSpec, TrainingSpec
-from fastnet.testing import assert_close, make_problem, oracle
+from fastnet.testing import Problem, assert_close, make_problem, oracle
 
 
 def assert_runs_close(problem, n_steps, order=None, rate=0.1):
@@ -137,14 +137,51 @@ def test_a_few_long_rows_take_memory_once():
     assert_runs_close(problem, 6, np.r_[:batch_size, random.permutation(np.arange(batch_size, 300))])
 
 
+def test_samples_may_come_more_than_once():
+    """One long row that comes again and again has more non-zeros than any batch of different ones."""
+    n_features, batch_size = 3000, 40
+    x = np.zeros((300, n_features), np.float32)
+    x[:, 0], x[7, :2000] = 1, np.random.default_rng(0).normal(size=2000)
+    problem = make_problem((n_features, 5, 3), 300, batch_size=batch_size)
+    problem = replace(problem, dataset=Dataset(csr_array(x), problem.dataset.targets))
+    often = np.full(2 * batch_size, 7)
+    assert_runs_close(problem, 2, often)
+    repeating = problem.plan(NumbaBackend())
+    repeating.run(np.full(2, 0.01), often)
+    assert repeating._workspace.scratch.rows.shape[1] >= batch_size * 2000  # or memory of others is written to
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_wide_sparse_samples_take_memory_as_their_nonzeros_do(n_threads):
+    """Not as columns times tiles, nor as columns times rows of a tile."""
+    n_samples, n_features = 5000, 200_000
+    random = np.random.default_rng(0)
+    columns = np.sort(random.integers(0, n_features, (n_samples, 10)), axis=1)
+    starts = np.arange(0, 10 * n_samples + 1, 10)
+    x = csr_array((np.ones(columns.size, np.float32), columns.ravel(), starts), shape=(n_samples, n_features))
+    problem = make_problem((3, 2), n_samples)
+    spec = replace(problem.spec, network=NetworkSpec((n_features, 2), ()))
+    parameters = Parameters(ParameterLayout.of(spec.network), random.normal(size=2 * n_features + 2).astype(np.float32))
+    problem = Problem(spec, parameters, Dataset(x, problem.dataset.targets))
+    wide = problem.plan(NumbaBackend(n_threads=n_threads))
+    _, scratch, sums = wide._workspace
+    size_of_gradient = 16 * n_features * 4  # two outputs are filled up to a vector
+    assert sum(array.nbytes for array in (scratch.memory, scratch.values, scratch.rows)) < size_of_gradient
+    assert wide._samples.tile_starts.nbytes <= 2**25
+    assert sums.gradients.nbytes <= 2**28
+    assert_runs_close(problem, 3)
+
+
 def test_partition_goes_by_sizes_alone_and_within_its_bounds():
     for layer_sizes in ((10, 8, 3), (784, 100, 10), (784, 512, 512, 10)):
         layout = ParameterLayout(layer_sizes, bias=True)
-        groups = [count_groups(n_rows, layout, 4) for n_rows in [*range(1, 2000), *range(2000, 10**6, 997)]]
+        groups = [
+            count_groups(n_rows, layout, 4 * layout.size) for n_rows in [*range(1, 2000), *range(2000, 10**6, 997)]
+        ]
         assert groups[0] == 1
         assert groups == sorted(groups)  # a shorter last batch never needs more groups than there is room for
         assert groups[-1] == 48
-    assert count_groups(10**6, ParameterLayout((10_000, 10_000, 10), bias=True), 8) == 1  # for want of memory
+    assert count_groups(10**6, ParameterLayout((10_000, 10_000, 10), bias=True), 8 * 10**8) == 1  # for want of memory
 
 
 def test_runs_are_shared_from_some_work_on():

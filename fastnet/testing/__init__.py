@@ -26,6 +26,7 @@ from fastnet.testing.checks import (
     check_manners,
     check_nan_is_told,
     check_prediction,
+    check_recovery,
     check_repeatable,
     check_state,
     check_trajectory,
@@ -134,6 +135,7 @@ def _numerical_checks(dtype: str) -> dict[str, Callable[[Backend], None]]:
     for name, options in _TRAJECTORY_CASES.items():
         checks[f"trajectory-{name}"] = partial(check_trajectory, **options, dtype=dtype)
         checks[f"repeatable-{name}"] = partial(check_repeatable, **options, dtype=dtype)
+        checks[f"recovery-{name}"] = partial(check_recovery, **options, dtype=dtype)
     for output, storage in product(HEADS, ("dense", "uint8", "csr")):
         form: dict[str, Any] = _BYTES if storage == "uint8" else {"storage": storage}
         checks[f"prediction-{output}-{storage}"] = partial(

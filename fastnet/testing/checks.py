@@ -23,6 +23,7 @@ __all__ = [
     "check_manners",
     "check_nan_is_told",
     "check_prediction",
+    "check_recovery",
     "check_repeatable",
     "check_state",
     "check_trajectory",
@@ -160,6 +161,25 @@ def check_nan_is_told(backend: Backend, activation: str) -> None:
     problem.parameters.weights[0][0, 0] = np.nan
     loss = problem.plan(backend).run([0.1]).loss
     assert np.isnan(loss).all(), f"the loss is {loss} although a weight is NaN"
+
+
+def check_recovery(backend: Backend, **options: Any) -> None:
+    """After steps that were not finite, parameters and state written back give the bits that they gave before."""
+    problem = make_problem(**options)
+    size = problem.spec.batch_size
+    order = None if size is None else np.arange(2 * size) % problem.dataset.n_samples
+    plan = problem.plan(backend)
+    state = plan.read_state()
+    expected = plan.run(np.full(2, 0.05), order).loss, plan.read_parameters().flat
+    with np.errstate(all="ignore"):
+        lost = Parameters(problem.parameters.layout, np.full_like(problem.parameters.flat, np.inf))
+        plan.write_parameters(lost)
+        assert not np.isfinite(plan.run(np.full(2, 0.05), order).loss[-1]), "infinite weights gave a finite loss"
+    plan.write_parameters(problem.parameters)
+    plan.write_state(state)
+    _assert_same_bits(plan.run(np.full(2, 0.05), order).loss, expected[0], "losses after a divergence")
+    _assert_same_bits(plan.read_parameters().flat, expected[1], "parameters after a divergence")
+    plan.close()
 
 
 def check_manners(backend: Backend) -> None:

@@ -48,6 +48,8 @@ class NumbaBackend:
 
     def availability(self) -> Availability:
         """Available wherever Numba can be imported."""
+        if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+            return Availability(False, "NUMBA_DISABLE_JIT forbids compiled code: unset it")
         if not kept.is_anything_kept():  # or else Numba has been imported here before
             try:
                 import numba  # noqa: F401

@@ -79,7 +79,7 @@ class TrainingKind:
     task: Task
     takes_labels: bool
     is_weighted: bool  # samples have weights
-    sorts: bool  # packed samples come in another order each time
+    sorts: bool  # packed samples are sorted by columns as they come
     transposes: bool  # weights of hidden layers are needed transposed
     is_sgd: bool
 
@@ -124,7 +124,7 @@ def kind_of(
             spec.task,
             network.takes_labels,
             is_weighted=bool(samples.weights.size),
-            sorts=bool(packed) and in_batches,
+            sorts=bool(packed) and not samples.first_tiles.size,
             transposes=bool(layout.n_transposed),
             is_sgd=isinstance(spec.optimizer, SGD),
         )

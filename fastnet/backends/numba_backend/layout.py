@@ -121,7 +121,7 @@ def lay_out(network: NetworkSpec, *, sparse: bool) -> MemoryLayout:
             positions.append(size + np.arange(fan_out))
         size += _rounded_up(int(fan_out), lanes)
 
-    columns_of_tile = network.n_features
+    columns_of_tile = 0 if sparse else network.n_features  # packed samples are read where they lie
     n_transposed = 0
     for i in range(n_layers if across or n_layers == 1 else n_layers - 1):
         width = layers["width"][i]

@@ -24,7 +24,16 @@ from fastnet.backends.numba_backend.partition import share_start
 from fastnet.backends.numba_backend.records import RowPacking, TilePacking, as_record
 from fastnet.data import is_sparse
 
-__all__ = ["PackedRows", "PackedTiles", "TileBounds", "bound_tiles", "pack_rows", "pack_tiles", "transpose_tiles"]
+__all__ = [
+    "PackedRows",
+    "PackedTiles",
+    "TileBounds",
+    "bound_tiles",
+    "pack_rows",
+    "pack_tiles",
+    "pay_off_as_tiles",
+    "transpose_tiles",
+]
 
 # From this share of non-zeros on, a product over all numbers is the faster one, as it need not look up where they are.
 _LARGEST_DENSITY = 0.35
@@ -37,6 +46,9 @@ _NUMBERS_OF_PART, _ROWS_OF_PART = 2**20, 2**12
 
 # Rows that are looked at first, so that dense data are not read to the end.
 _N_PROBED = 256
+
+# Memory for where columns start that is no matter.
+_BYTES_OF_STARTS = 2**25
 
 _NOTHING = np.empty(0, np.uint8)
 
@@ -144,6 +156,12 @@ def bound_tiles(n_samples: int, n_groups: int, tile_rows: int) -> TileBounds:
         first_tiles.append(len(begins))
         begins += [share_start(tile, n_tiles, begin, end) for tile in range(n_tiles)]
     return TileBounds(np.array([*begins, n_samples], np.int64), np.array(first_tiles, np.int64))
+
+
+def pay_off_as_tiles(packed: PackedRows, n_features: int, bounds: TileBounds) -> bool:
+    """Whether tiles need little memory: where there are more columns than non-zeros, most of it says where none are."""
+    n_tiles = len(bounds.begins) - 1
+    return n_tiles * (n_features + 1) * 8 <= max(packed.values.nbytes + packed.columns.nbytes, _BYTES_OF_STARTS)
 
 
 def pack_tiles(packed: PackedRows, n_features: int, bounds: TileBounds) -> PackedTiles:

@@ -69,14 +69,14 @@ def whole_vectors(n_rows: int, multiple: int) -> int:
 
 
 @lru_cache
-def count_groups(n_rows: int, layout: ParameterLayout, itemsize: int) -> int:
-    """Number of groups that a batch of `n_rows` is divided into; `itemsize` bytes make one number."""
+def count_groups(n_rows: int, layout: ParameterLayout, gradient_bytes: int) -> int:
+    """Number of groups that a batch of `n_rows` is divided into; a gradient takes `gradient_bytes`."""
     rows = min(_FEWEST_ROWS + layout.size // _PARAMETERS_PER_ROW, _MOST_ROWS)
     few_rows = _ROWS_OF_LARGE if layout.size > _LARGE else _FEWEST_ROWS
     limit = min(
         max(n_rows // rows, min(n_rows // few_rows, _FEW_GROUPS)),
         n_rows * _work_of_row(layout) // _GROUP_WORK,
-        _GROUP_BYTES // (layout.size * itemsize),
+        _GROUP_BYTES // gradient_bytes,
     )
     return next((count for count in _GROUP_COUNTS if count <= limit), 1)
 

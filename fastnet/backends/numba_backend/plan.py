@@ -25,9 +25,15 @@ from fastnet.backends.numba_backend.buffers import (
 )
 from fastnet.backends.numba_backend.kinds import kind_of
 from fastnet.backends.numba_backend.layout import TERMS, lay_out
-from fastnet.backends.numba_backend.packing import PackedRows, bound_tiles, pack_rows, pack_tiles, transpose_tiles
+from fastnet.backends.numba_backend.packing import (
+    PackedRows,
+    bound_tiles,
+    pack_rows,
+    pack_tiles,
+    pay_off_as_tiles,
+    transpose_tiles,
+)
 from fastnet.backends.numba_backend.partition import (
-    MOST_PACKED_ROWS,
     count_groups,
     count_tile_rows,
     is_worth_sharing,
@@ -69,15 +75,15 @@ class NumbaPlan:
         self._state = make_state(self._layout, parameters.flat, list(remembered.values()))
         self._remembered = dict(zip(remembered, (self._state.first, self._state.second), strict=False))
         self._n_updates = 0
-        self._packs = packed is not None
-        self._nonzeros_of_rows = _most_nonzeros(packed.row_starts) if packed else np.zeros(1, np.int64)
+        self._row_sizes = np.diff(packed.row_starts) if packed else None
         self._workspace = self._make_workspace(self._batch_rows)
         self._detail = self._describe(dataset.x, packed)
         self._samples = self._lay_out_samples(spec, dataset, packed)
         kernels = code_kernels(kind_of(spec.network, self._layout, self._samples, packed, spec))
         prepare_team(min(self._n_threads, self._count_groups(self._n_samples)))
         self._records = PlanRecords(as_record(self._network), kernels, as_record(self._samples))
-        self._training = TrainingWork(self._records, code_optimizer(spec.optimizer), self._state, self._workspace)
+        self._optimizer = code_optimizer(spec.optimizer)
+        self._training = TrainingWork(self._records, self._optimizer, self._state, self._workspace)
         self._closed = False
 
     def _lay_out_samples(self, spec: TrainingSpec, dataset: Dataset, packed: PackedRows | None) -> Samples:
@@ -90,6 +96,8 @@ class NumbaPlan:
         tile_rows = self._workspace.scratch.tile_rows
         bounds = bound_tiles(self._n_samples, len(self._workspace.sums.losses), tile_rows)
         if packed:
+            if not pay_off_as_tiles(packed, self._n_features, bounds):
+                return code()
             tiles = pack_tiles(packed, self._n_features, bounds)
             return code(first_tiles=bounds.first_tiles, packed_tiles=tiles)
         columns = transpose_tiles(dataset.x, bounds, tile_rows, self._layout.row_multiple, self._dtype)
@@ -99,24 +107,27 @@ class NumbaPlan:
     def _batch_rows(self) -> int:
         return self._batch_size or self._n_samples
 
-    def _make_workspace(self, n_rows: int) -> Workspace:
+    def _make_workspace(self, n_rows: int, room_for_sorting: int = 0) -> Workspace:
         """Workspace for batches of up to `n_rows` rows. No more workers than groups, so that each has some."""
         n_groups = self._count_groups(n_rows)
         n_workers = min(self._n_threads, n_groups)
-        tile_rows = count_tile_rows(
-            -(-n_rows // n_groups), self._layout.n_columns, self._dtype.itemsize, packed=self._packs
-        )
-        sorted_size = int(self._nonzeros_of_rows[min(tile_rows, n_rows, len(self._nonzeros_of_rows) - 1)])
-        if sorted_size:
-            sorted_size += TERMS * self._n_features
+        packed = self._row_sizes is not None
+        tile_rows = count_tile_rows(-(-n_rows // n_groups), self._layout.n_columns, self._dtype.itemsize, packed=packed)
+        if self._row_sizes is not None:
+            room_for_sorting = max(room_for_sorting, self._room_for_sorting(self._row_sizes, min(tile_rows, n_rows)))
         return Workspace(
             n_workers,
-            make_scratch(self._layout, tile_rows, n_workers, self._dtype, sorted_size, self._n_features),
+            make_scratch(self._layout, tile_rows, n_workers, self._dtype, room_for_sorting, self._n_features),
             make_group_sums(self._layout, n_groups, self._dtype),
         )
 
+    def _room_for_sorting(self, row_sizes: NDArray[np.int64], n_rows: int) -> int:
+        """Non-zeros of as many rows at most, with what fills up columns."""
+        longest = np.partition(row_sizes, -n_rows)[-n_rows:] if len(row_sizes) > n_rows else row_sizes
+        return int(longest.sum()) + TERMS * self._n_features
+
     def _count_groups(self, n_rows: int) -> int:
-        return count_groups(n_rows, self._parameter_layout, self._dtype.itemsize)
+        return count_groups(n_rows, self._parameter_layout, self._layout.n_parameters * self._dtype.itemsize)
 
     @property
     def detail(self) -> str:
@@ -135,11 +146,22 @@ class NumbaPlan:
         """See :meth:`fastnet.backends.interface.TrainingPlan.run`."""
         self._require_open()
         rates = np.array(learning_rates, np.float64)
+        if order is not None:
+            self._make_room(order)
         run = self._describe_run(rates, order, self._batch_rows)
         self._n_updates += len(rates)  # before an interrupt, which arrives when the steps have been made
         self._training.do(run, self._count_workers(run, self._workspace))
         figures = run.figures  # and not `run`, which holds the order too
         return StepMetrics(lambda: tuple(figures))
+
+    def _make_room(self, order: NDArray[np.int64]) -> None:
+        """Samples that come several times may have more non-zeros than as many different ones."""
+        if self._row_sizes is None or np.bincount(order).max() <= 1:
+            return
+        room = self._room_for_sorting(self._row_sizes[order], self._workspace.scratch.tile_rows)
+        if room * self._workspace.n_workers > self._workspace.scratch.rows.size:
+            self._workspace = self._make_workspace(self._batch_rows, room)
+            self._training = TrainingWork(self._records, self._optimizer, self._state, self._workspace)
 
     def loss_and_gradients(self) -> tuple[float, Parameters]:
         """See :meth:`fastnet.backends.interface.TrainingPlan.loss_and_gradients`."""
@@ -177,6 +199,7 @@ class NumbaPlan:
     def write_parameters(self, parameters: Parameters) -> None:
         """See :meth:`fastnet.backends.interface.TrainingPlan.write_parameters`."""
         self._require_open()
+        self._state.flat[:] = 0  # what fills up vectors, too: a run that diverged has left NaN there
         self._state.flat[self._layout.positions] = parameters.flat
 
     def read_state(self) -> dict[str, NDArray]:
@@ -189,6 +212,7 @@ class NumbaPlan:
         """See :meth:`fastnet.backends.interface.TrainingPlan.write_state`."""
         self._require_open()
         for name, array in self._remembered.items():
+            array[:] = 0
             array[self._layout.positions] = state[name]
         self._n_updates = int(state["n_updates"])
 
@@ -207,15 +231,6 @@ class NumbaPlan:
             raise PlanClosedError("this training plan is closed: make a new one with plan_training")
 
 
-def _most_nonzeros(row_starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The most non-zeros that 0, 1, 2, ... rows have together, up to the rows of a tile."""
-    sizes = np.diff(row_starts)
-    longest = np.sort(
-        np.partition(sizes, -MOST_PACKED_ROWS)[-MOST_PACKED_ROWS:] if len(sizes) > MOST_PACKED_ROWS else sizes
-    )
-    return np.concatenate([[0], np.cumsum(longest[::-1])])
-
-
 def _describe_storage(x: Any, packed: PackedRows | None) -> str:
     if packed is None:
         return f"{x.dtype} as it lies"
@@ -226,9 +241,9 @@ def _describe_storage(x: Any, packed: PackedRows | None) -> str:
 def predict(network: NetworkSpec, parameters: Parameters, x: Any, n_threads: int) -> NDArray:
     """Outputs (N, C) for x (N, D), dense or CSR."""
     n_samples, dtype = x.shape[0], network.numpy_dtype
-    n_workers = min(n_threads, count_groups(n_samples, parameters.layout, dtype.itemsize))
     packed = pack_rows(x, dtype)
     layout = lay_out(network, sparse=packed is not None)
+    n_workers = min(n_threads, count_groups(n_samples, parameters.layout, layout.n_parameters * dtype.itemsize))
     coded, samples = code_network(network, layout, packed, trains=False), code_samples(network, x, packed)
     kernels = code_kernels(kind_of(network, layout, samples, packed))
     tile_rows = count_tile_rows(n_samples, layout.n_columns, dtype.itemsize, packed=packed is not None)
