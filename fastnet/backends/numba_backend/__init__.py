@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -50,13 +51,10 @@ class NumbaBackend:
         """Available wherever Numba can be imported."""
         if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
             return Availability(False, "NUMBA_DISABLE_JIT forbids compiled code: unset it")
-        if not kept.is_anything_kept():  # or else Numba has been imported here before
-            try:
-                import numba  # noqa: F401
-            except Exception as error:  # a broken installation may raise anything on import
-                return Availability(False, f"Numba cannot be imported: {error}")
+        if error := _import_error():
+            return Availability(False, f"Numba cannot be imported: {error}")
         threads = f"{self._n_threads} thread{'s' if self._n_threads > 1 else ''}"
-        return Availability(True, f"Numba {version('numba')}, {threads}", ("cpu",))
+        return Availability(True, f"Numba {_numba_version()}, {threads}", ("cpu",))
 
     def seconds_to_start(self) -> float:
         """About how long loading kernels takes, or compiling those that this machine has never run."""
@@ -74,6 +72,20 @@ class NumbaBackend:
     def predict(self, spec: NetworkSpec, parameters: Parameters, x: Any) -> NDArray:
         """See :meth:`fastnet.backends.interface.Backend.predict`."""
         return plan.predict(spec, parameters, x, self._n_threads)
+
+
+@cache
+def _import_error() -> str:
+    """What importing Numba says; nothing if it can be done, or if it has been done for what is on disk."""
+    try:
+        if not kept.is_anything_kept():
+            import numba  # noqa: F401
+    except Exception as error:  # a broken installation may raise anything
+        return str(error)
+    return ""
+
+
+_numba_version = cache(partial(version, "numba"))
 
 
 def _n_default_threads() -> int:
