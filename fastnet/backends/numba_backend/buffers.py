@@ -63,7 +63,6 @@ def code_network(
         layout.outputs,
         layout.d_logits,
         layout.loss_rows,
-        layout.n_columns,
         is_mean=network.reduction == "mean",
         l2=float(network.l2),
         l2_averaged=network.l2_averaged,

@@ -23,6 +23,7 @@ from fastnet.backends.numba_backend.buffers import (
     make_state,
     read_only,
 )
+from fastnet.backends.numba_backend.jobs import PlanRecords, TrainingJob, Workspace, do_prediction
 from fastnet.backends.numba_backend.kinds import kind_of
 from fastnet.backends.numba_backend.layout import TERMS, lay_out
 from fastnet.backends.numba_backend.packing import (
@@ -40,7 +41,6 @@ from fastnet.backends.numba_backend.partition import (
 )
 from fastnet.backends.numba_backend.records import GRADIENT_ONLY, CodedOptimizer, Prediction, Run, Samples, as_record
 from fastnet.backends.numba_backend.team import prepare_team
-from fastnet.backends.numba_backend.work import PlanRecords, TrainingWork, Workspace, do_prediction
 from fastnet.data import Dataset
 from fastnet.errors import PlanClosedError
 from fastnet.parameters import Parameters
@@ -83,7 +83,7 @@ class NumbaPlan:
         prepare_team(min(self._n_threads, self._count_groups(self._n_samples)))
         self._records = PlanRecords(as_record(self._network), kernels, as_record(self._samples))
         self._optimizer = code_optimizer(spec.optimizer)
-        self._training = TrainingWork(self._records, self._optimizer, self._state, self._workspace)
+        self._training = TrainingJob(self._records, self._optimizer, self._state, self._workspace)
         self._closed = False
 
     def _lay_out_samples(self, spec: TrainingSpec, dataset: Dataset, packed: PackedRows | None) -> Samples:
@@ -161,7 +161,7 @@ class NumbaPlan:
         room = self._room_for_sorting(self._row_sizes[order], self._workspace.scratch.tile_rows)
         if room * self._workspace.n_workers > self._workspace.scratch.rows.size:
             self._workspace = self._make_workspace(self._batch_rows, room)
-            self._training = TrainingWork(self._records, self._optimizer, self._state, self._workspace)
+            self._training = TrainingJob(self._records, self._optimizer, self._state, self._workspace)
 
     def loss_and_gradients(self) -> tuple[float, Parameters]:
         """See :meth:`fastnet.backends.interface.TrainingPlan.loss_and_gradients`."""
@@ -169,7 +169,7 @@ class NumbaPlan:
         # That of a batch has too little room where the whole dataset is divided into more groups.
         workspace = self._make_workspace(self._n_samples) if self._batch_size else self._workspace
         run = self._describe_run(np.zeros(1), None, self._n_samples)
-        gradients_only = TrainingWork(self._records, CodedOptimizer(GRADIENT_ONLY), self._state, workspace)
+        gradients_only = TrainingJob(self._records, CodedOptimizer(GRADIENT_ONLY), self._state, workspace)
         gradients_only.do(run, self._count_workers(run, workspace))
         gradient = self._state.gradient[self._layout.positions]
         return float(run.figures[0, 0]), Parameters(self._parameter_layout, gradient)

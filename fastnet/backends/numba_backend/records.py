@@ -106,7 +106,6 @@ class CodedNetwork(NamedTuple):
     outputs: int
     d_logits: int
     loss_rows: int
-    n_columns: int
     is_mean: bool
     l2: float
     l2_averaged: bool

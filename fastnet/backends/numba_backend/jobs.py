@@ -1,4 +1,4 @@
-"""Work that is ready to be done: what workers are told about it, and the memory that they need for it."""
+"""Jobs that are ready to be done: what workers are told about them, and the memory that they need."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fastnet.backends.numba_backend.records import (
 )
 from fastnet.backends.numba_backend.team import run_team
 
-__all__ = ["PlanRecords", "TrainingWork", "Workspace", "do_prediction"]
+__all__ = ["PlanRecords", "TrainingJob", "Workspace", "do_prediction"]
 
 
 class Workspace(NamedTuple):
@@ -41,7 +41,7 @@ class PlanRecords(NamedTuple):
     samples: NDArray
 
 
-class TrainingWork:
+class TrainingJob:
     """Runs of training steps with one optimizer in one workspace.
 
     What the records point to must be kept as long as this is used.
