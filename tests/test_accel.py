@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import sys
+import warnings
 
 import joblib
 import numpy as np
@@ -255,6 +256,16 @@ def test_search_and_cross_validation_in_threads():
 
 
 # What is told
+
+
+@pytest.mark.parametrize("settings", [{}, {"solver": "lbfgs"}, {"batch_size": 1000}], ids=str)
+@pytest.mark.usefixtures("installed")
+def test_filters_of_scikit_learns_warnings_still_match(settings):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", module="sklearn")
+        for name in NAMES:
+            fitted(name, **settings)
 
 
 @pytest.mark.usefixtures("installed")

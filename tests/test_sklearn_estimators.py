@@ -94,6 +94,16 @@ def test_weights_of_held_out_samples_count():
     np.testing.assert_allclose(weighted.validation_scores_, second_half.validation_scores_, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("kind", "y"), [(MLPClassifier, LABELS), (MLPRegressor, VALUES)], ids=["labels", "values"])
+def test_held_out_samples_without_any_weight_are_refused(kind, y):
+    """Whether they are the user's, or set aside from samples that have weights."""
+    message = "^Sample weights must contain at least one non-zero number"
+    with pytest.raises(ValueError, match=message):
+        kind(**SMALL).fit(X, y, X_val=X, y_val=y, sample_weight_val=np.zeros(len(X)))
+    with pytest.raises(ValueError, match=message):  # the first sample is not among the three that are set aside
+        kind(early_stopping=True, validation_fraction=0.02, **SMALL).fit(X, y, sample_weight=np.arange(len(X)) == 0)
+
+
 def test_losses_of_several_outputs_are_averaged_as_in_training():
     y = np.stack([VALUES, -VALUES, VALUES**2], axis=1)
     net = MLPRegressor(alpha=0, **SMALL).fit(X, y, X_val=X, y_val=y)
@@ -166,6 +176,13 @@ def test_lbfgs_has_a_loss_curve():
     assert len(net.loss_curve_) == net.n_iter_
     assert net.loss_curve_[-1] == net.loss_
     assert (np.diff(net.loss_curve_) < 0).all()
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_lbfgs_has_no_partial_fit(kind):
+    """scikit-learn's own regressor has one, by a condition that is always true."""
+    assert not hasattr(kind(solver="lbfgs"), "partial_fit")
+    assert hasattr(kind(), "partial_fit")
 
 
 @pytest.mark.parametrize("dtype", ["float32", np.float32, "float64", None])
@@ -331,6 +348,115 @@ def test_names_of_features_are_compared():
     net = MLPClassifier(**SMALL).fit(pd.DataFrame(X, columns=list("abcde")), LABELS)
     with pytest.warns(UserWarning, match="does not have valid feature names"):
         net.predict(X)
+
+
+# Weights and data that do not belong together: compiled code would read beyond the end of the smaller ones.
+
+INDICATORS = np.stack([X[:, 0] > 0, X[:, 1] > 0], axis=1).astype(int)
+GOING_ON = [("fit", "adam"), ("fit", "sgd"), ("fit", "lbfgs"), ("partial_fit", "adam"), ("partial_fit", "sgd")]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize(("n_before", "n_after"), [(1, 3), (3, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize(("method", "solver"), GOING_ON)
+def test_other_outputs_than_the_network_has_are_refused(method, solver, n_before, n_after, backend):
+    targets = np.stack([VALUES, -VALUES, VALUES**2], axis=1)
+    before = targets[:, 0] if n_before == 1 else targets[:, :n_before]
+    after = targets[:, 0] if n_after == 1 else targets[:, :n_after]
+    net = MLPRegressor(solver=solver, warm_start=method == "fit", **SMALL | {"backend": backend})
+    getattr(net, method)(X, before)
+    known = joblib.hash(vars(net))
+    with pytest.raises(ValueError, match=f"in y is {n_after}, .*further is {n_before}.*: pass y .*warm_start=False"):
+        getattr(net, method)(X, after)
+    assert joblib.hash(vars(net)) == known, "a refused call changes nothing"
+    getattr(net, method)(X, before)
+    net.set_params(warm_start=False).fit(X, after)
+    assert net.predict(X).shape == after.shape
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_labels_after_indicators_are_refused(method, backend):
+    """Two columns of indicators have the classes 0 and 1, as have binary labels, which are a single column."""
+    net = MLPClassifier(warm_start=method == "fit", **SMALL | {"backend": backend})
+    options = {"classes": [0, 1]} if method == "partial_fit" else {}
+    getattr(net, method)(X, INDICATORS, **options)
+    known = joblib.hash(vars(net))
+    with pytest.raises(ValueError, match=r"in y is 1, .*further is 2"):
+        getattr(net, method)(X, INDICATORS[:, 0])
+    assert joblib.hash(vars(net)) == known
+
+
+def without_features(net):
+    net.coefs_[0] = net.coefs_[0][:3].copy()
+
+
+def without_units(net):
+    net.coefs_[0] = net.coefs_[0][:, :3].copy()
+
+
+def without_intercepts(net):
+    net.intercepts_[0] = net.intercepts_[0][:3].copy()
+
+
+def without_a_layer(net):
+    del net.coefs_[-1]
+
+
+def without_columns(net):
+    net.coefs_[1] = net.coefs_[1].ravel()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("method", ["predict", "partial_fit", "fit"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_features, r"X has 5 features, and coefs_\[0\] has 3 rows"),
+        (without_units, r"intercepts_\[0\] has 6 values, and coefs_\[0\] has 3 columns"),
+        (without_intercepts, r"intercepts_\[0\] has 3 values, and coefs_\[0\] has 6 columns"),
+        (without_a_layer, "coefs_ has 1 arrays and intercepts_ has 2"),
+        (without_columns, r"coefs_\[1\] has shape \(6,\), and 6 values come in"),
+    ],
+)
+def test_weights_whose_shapes_do_not_belong_together_are_refused(change, message, method, backend):
+    net = MLPRegressor(warm_start=True, **SMALL | {"backend": backend}).fit(X, VALUES)
+    change(net)
+    known = joblib.hash(vars(net))
+    with pytest.raises(ValueError, match=message):
+        getattr(net, method)(*((X,) if method == "predict" else (X, VALUES)))
+    assert joblib.hash(vars(net)) == known
+
+
+def test_fewer_units_where_all_arrays_agree_are_a_network():
+    net = MLPRegressor(**SMALL | {"backend": "numba"}).fit(X, VALUES)
+    net.coefs_[0], net.intercepts_[0] = net.coefs_[0][:, :3], net.intercepts_[0][:3]
+    net.coefs_[1] = net.coefs_[1][:3]
+    expected = np.maximum(X @ net.coefs_[0] + net.intercepts_[0], 0) @ net.coefs_[1] + net.intercepts_[1]
+    np.testing.assert_allclose(net.predict(X), expected.ravel(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_whole_numbers_for_weights_predict_and_are_not_trained_further(backend):
+    net = MLPRegressor(**SMALL | {"backend": backend}).fit(X, VALUES)
+    net.coefs_[0] = np.round(10 * net.coefs_[0])
+    expected = net.predict(X)
+    net.coefs_[0] = net.coefs_[0].astype(np.int64)
+    np.testing.assert_array_equal(net.predict(X), expected)
+    np.testing.assert_allclose(net.to_network().predict(X), expected, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"hold float64, int64, .*convert each array by \.astype\(float\)"):
+        net.partial_fit(X, VALUES)
+    net.coefs_[0] = net.coefs_[0].astype(float)
+    net.partial_fit(X, VALUES)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba", "auto"])
+def test_samples_longer_than_float64_are_predicted(backend):
+    net = MLPRegressor(**SMALL | {"backend": backend}).fit(X, VALUES)
+    x = X.astype(np.longdouble)
+    predicted = net.predict(x)
+    assert predicted.dtype == net.to_sklearn().predict(x).dtype == np.longdouble
+    np.testing.assert_allclose(predicted, net.predict(X), rtol=1e-12)
 
 
 class Overrides(MLPRegressor):

@@ -22,6 +22,7 @@ _random = np.random.RandomState(0)
 X = _random.randn(N_SAMPLES, N_FEATURES)
 WEIGHTS = _random.rand(N_SAMPLES)
 HAS_WEIGHTS = hasattr(neural_network.MLPRegressor(), "loss") and "loss" in neural_network.MLPRegressor().get_params()
+needs_weights = pytest.mark.skipif(not HAS_WEIGHTS, reason="scikit-learn takes sample weights since 1.7")
 # Before 1.9, scikit-learn's own early stopping failed on strings.
 CLASSES = ["a", "b", "c"] if find_spec("sklearn.callback") else [0, 1, 2]
 TARGETS = {
@@ -97,13 +98,13 @@ def test_activations(backend, kind, activation):
     assert_alike(ours.fit(X, TARGETS[kind]), theirs.fit(X, TARGETS[kind]), TOLERANCES[backend, "float64"])
 
 
-@pytest.mark.parametrize("hidden", [(), 4, [3, 2, 3]], ids=str)
+@pytest.mark.parametrize("hidden", [(), 4, [3, 2, 3], np.array([3, 2], dtype=np.uint8)], ids=str)
 def test_hidden_layers(hidden):
     theirs, ours = pair("binary", "numba", hidden_layer_sizes=hidden)
     assert_alike(ours.fit(X, TARGETS["binary"]), theirs.fit(X, TARGETS["binary"]), 1e-9)
 
 
-@pytest.mark.skipif(not HAS_WEIGHTS, reason="scikit-learn takes sample weights since 1.7")
+@needs_weights
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("solver", ["adam-in-order", "nesterov", "early-stopping", "lbfgs"])
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -268,8 +269,27 @@ def test_warnings_are_those_of_scikit_learn(options, method):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             getattr(estimator, method)(X, TARGETS["one-output"])
-        told.append([(each.category, str(each.message).split("\n")[0]) for each in caught])
+        told.append([(each.category, str(each.message).split("\n")[0], each.filename) for each in caught])
     assert told[0] == told[1] != []
+
+
+@pytest.mark.parametrize("weighted", [False, pytest.param(True, marks=needs_weights)])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_single_class_is_always_right(backend, weighted):
+    """scikit-learn predicts it whatever the output, which would be on the other side for some epochs."""
+    options = {"sample_weight": WEIGHTS} if weighted else {}
+    theirs, ours = pair("binary", backend, early_stopping=True, n_iter_no_change=3, max_iter=30)
+    for estimator in (theirs, ours):
+        estimator.fit(X, np.zeros(N_SAMPLES, int), **options)
+    assert set(theirs.validation_scores_) == {1.0}
+    assert_alike(ours, theirs, TOLERANCES[backend, "float64"])
+
+
+@pytest.mark.parametrize("sizes", [[3.7], [4, 3.0], np.array([4.0])], ids=str)
+def test_parts_of_units_are_refused(sizes):
+    for estimator in pair("binary", "numpy", hidden_layer_sizes=sizes):
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            estimator.fit(X, TARGETS["binary"])
 
 
 BAD = {

@@ -52,7 +52,7 @@ class Convertible(BaseEstimator):
             There are no weights yet.
         """
         check_is_fitted(self)
-        spec = translation.describe_network(self, np.result_type(*(coef.dtype for coef in self.coefs_)))
+        spec = translation.describe_network(self, translation.arithmetic_dtype(*(coef.dtype for coef in self.coefs_)))
         network = Network(
             spec.layer_sizes,
             activation=spec.activations,

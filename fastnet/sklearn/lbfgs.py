@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.optimize import _check_optimize_result
 
 from fastnet.backends.interface import TrainingPlan
 from fastnet.data import Dataset
@@ -17,6 +16,7 @@ from fastnet.reference import mean_scale
 from fastnet.sklearn import translation
 from fastnet.sklearn.callbacks import Epochs
 from fastnet.sklearn.validation import outputs_averaged
+from fastnet.sklearn.warning import check_optimize_result
 from fastnet.spec import TrainingSpec
 
 __all__ = ["Objective", "fit_lbfgs"]
@@ -79,6 +79,6 @@ def fit_lbfgs(estimator: Any, spec: TrainingSpec, plan: TrainingPlan, dataset: D
         callback=after_iteration,
         options={"maxfun": estimator.max_fun, "maxiter": estimator.max_iter, "gtol": estimator.tol},
     )
-    estimator.n_iter_ = _check_optimize_result("lbfgs", result, estimator.max_iter)
+    estimator.n_iter_ = check_optimize_result(result, estimator.max_iter)
     estimator.loss_ = result.fun
     translation.write_parameters(estimator, Parameters(layout, result.x.astype(estimator.dtype or np.float64)))

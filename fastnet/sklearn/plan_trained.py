@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from typing import Any
 
@@ -94,6 +95,8 @@ class PlanTrained(CallbackSupportMixin):
             sample_weight = _check_sample_weight(sample_weight, X)
         y = y.reshape(-1, 1) if y.ndim == 1 else y
         check_targets(self, "y", y)
+        if not first:
+            _require_matching_weights(self, X, y)
         self.n_outputs_ = y.shape[1]
         self._random_state = check_random_state(self.random_state)
         if first:
@@ -112,21 +115,27 @@ class PlanTrained(CallbackSupportMixin):
             return super()._loss_grad_lbfgs(packed_coef_inter, X, y, *others)
         # The sample weights, which scikit-learn has since 1.7, come before four lists to work in.
         sample_weight = others[0] if len(others) == 5 else None
+        _require_matching_weights(self, X, y)
         return training.loss_and_gradient(self, packed_coef_inter, Samples(X, y, sample_weight))
 
     def _forward_pass_fast(self, X: Any, check_input: bool = True) -> NDArray:
         """Outputs (N, C) for X (N, D)."""
         if check_input and not self._is_beyond_doubt(X):
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-        work = Work((self.n_features_in_, *map(len, self.intercepts_)), X.shape[0], X.shape[0])
+        sizes = translation.layer_sizes(self)
+        _require_features(X, sizes[0])
+        work = Work(sizes, X.shape[0], X.shape[0])
         choice = choose_for_prediction(self.backend, self.device, self.n_threads, work)
         if choice is None:
             if isinstance(self.activation, str) and {self.activation, self.out_activation_} <= ACTIVATIONS.keys():
                 return super()._forward_pass_fast(X, check_input=False)
             choice = choose_backend("numpy", self.device, self.n_threads)
-        network = translation.describe_network(self, np.result_type(X.dtype, *(coef.dtype for coef in self.coefs_)))
+        dtypes = [X.dtype, *(coef.dtype for coef in self.coefs_)]
+        network = translation.describe_network(self, translation.arithmetic_dtype(*dtypes))
         parameters = translation.read_parameters(network, self)
-        return choice.backend.predict(network, parameters, translation.as_samples(X, network.numpy_dtype))
+        outputs = choice.backend.predict(network, parameters, translation.as_samples(X, network.numpy_dtype))
+        # Of the dtype that scikit-learn's own code returns, so that it does not depend on which of them is sooner done.
+        return outputs.astype(np.result_type(outputs.dtype, *dtypes), copy=False)
 
     def _is_beyond_doubt(self, X: Any) -> bool:
         """Whether scikit-learn's checks, which take longer than the prediction of one sample, would find nothing."""
@@ -156,12 +165,40 @@ def _require_nothing_more(estimator: Any, reason: str, has_held_out: bool) -> No
         raise UnsupportedSpecError(f"{reason}; and scikit-learn's own training has no {', '.join(missing)}")
 
 
+def _require_matching_weights(estimator: Any, X: Any, y: NDArray) -> None:
+    """Raise an error where X (N, D) and y (N, C) are not for the weights that training would go on from."""
+    sizes = translation.layer_sizes(estimator)
+    _require_features(X, sizes[0])
+    if y.shape[1] != sizes[-1]:
+        raise ValueError(
+            f"The number of outputs in y is {y.shape[1]}, and that of the network to be trained further is {sizes[-1]} "
+            "(columns of coefs_[-1]): pass y with as many as before; or to start anew, call fit with warm_start=False"
+        )
+    dtypes = {array.dtype.name for array in estimator.coefs_ + estimator.intercepts_}  # in whatever order of bytes
+    if estimator.solver != "lbfgs" and not dtypes <= {"float32", "float64"}:
+        raise ValueError(
+            f"coefs_ and intercepts_ hold {', '.join(sorted(dtypes))}, and can be trained further as float32 "
+            "or float64 alone: convert each array by .astype(float)"
+        )
+
+
+def _require_features(X: Any, n_features: int) -> None:
+    """Raise an error where X (N, D) is not for the first layer: scikit-learn compares with the fit, not with that."""
+    if X.shape[1] != n_features:
+        raise ValueError(
+            f"X has {X.shape[1]} features, and coefs_[0] has {n_features} rows: it must have one row for each feature"
+        )
+
+
 def _hidden_layer_sizes(estimator: Any) -> list[int]:
     sizes = estimator.hidden_layer_sizes
     sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
     if np.any(np.array(sizes) <= 0):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-    return [int(size) for size in sizes]
+    try:
+        return [operator.index(size) for size in sizes]
+    except TypeError as error:
+        raise TypeError(f"hidden_layer_sizes must be whole numbers, got {sizes}: {error}") from error
 
 
 def _cast(X: Any, dtype: Any) -> Any:

@@ -7,7 +7,6 @@ The rules are scikit-learn's: which batches, which rate, when to stop. The steps
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from fastnet.reference import adam_rate
 from fastnet.sklearn import translation
 from fastnet.sklearn.callbacks import Epochs
 from fastnet.sklearn.validation import HeldOut, outputs_averaged
+from fastnet.sklearn.warning import warn
 from fastnet.spec import TrainingSpec
 
 __all__ = ["fit_stochastic", "make_optimizer", "take_batch_size"]
@@ -48,9 +48,7 @@ def take_batch_size(estimator: Any, n_samples: int) -> int:
     if estimator.batch_size == "auto":
         return min(200, n_samples)
     if estimator.batch_size > n_samples:
-        warnings.warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=2
-        )
+        warn("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped")
     return int(np.clip(estimator.batch_size, 1, n_samples))
 
 
@@ -92,14 +90,13 @@ def fit_stochastic(
             if is_over or wants_to_stop or incremental:
                 break
             if estimator.n_iter_ == estimator.max_iter:
-                warnings.warn(
+                warn(
                     f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) reached and the optimization "
                     "hasn't converged yet.",
                     ConvergenceWarning,
-                    stacklevel=2,
                 )
     except KeyboardInterrupt:
-        warnings.warn("Training interrupted by user.", stacklevel=2)
+        warn("Training interrupted by user.")
     loop.finish()
 
 

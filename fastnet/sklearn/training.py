@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import is_classifier
 
 from fastnet.backends.interface import TrainingPlan
 from fastnet.backends.registry import Choice, choose_backend
@@ -71,7 +72,8 @@ def train(
         judge = None
         if held_out is not None:
             _start_curves(estimator)
-            judge = HeldOut(network, spec.task, _dataset(network, held_out), choice.backend)
+            dataset = _dataset(network, held_out)
+            judge = HeldOut(network, spec.task, dataset, choice.backend, _has_one_class(estimator))
         fit_stochastic(estimator, spec, plan, samples.n_samples, judge, epochs, incremental=incremental)
         return choice, plan.detail
     finally:
@@ -79,7 +81,8 @@ def train(
 
 
 def _train_by_lbfgs(estimator: Any, samples: Samples, epochs: Epochs) -> tuple[Choice, str]:
-    network = translation.describe_network(estimator, np.result_type(samples.x.dtype, estimator.coefs_[0].dtype))
+    dtype = translation.arithmetic_dtype(samples.x.dtype, estimator.coefs_[0].dtype)
+    network = translation.describe_network(estimator, dtype)
     work = Work(network.layer_sizes, samples.n_samples, samples.n_samples, estimator.max_iter)
     choice = choose(estimator.backend, estimator.device, estimator.n_threads, work)
     spec, dataset = TrainingSpec(network, task=translation.task_of(estimator)), _dataset(network, samples)
@@ -123,6 +126,11 @@ def _dataset(network: NetworkSpec, samples: Samples) -> Dataset:
         translation.encode_targets(network, samples.y),
         None if weight is None else np.ascontiguousarray(weight, dtype=network.dtype),
     )
+
+
+def _has_one_class(estimator: Any) -> bool:
+    """Whether an estimator is a classifier that has seen a single label."""
+    return is_classifier(estimator) and len(estimator._label_binarizer.classes_) == 1
 
 
 def _start_curves(estimator: Any) -> None:

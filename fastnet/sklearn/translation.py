@@ -23,10 +23,12 @@ __all__ = [
     "ACTIVATIONS",
     "LOSSES",
     "OUTPUTS",
+    "arithmetic_dtype",
     "as_samples",
     "describe_network",
     "describe_optimizer",
     "encode_targets",
+    "layer_sizes",
     "read_parameters",
     "read_state",
     "task_of",
@@ -56,8 +58,14 @@ LOSSES = {
 
 
 def describe_network(estimator: Any, dtype: np.dtype) -> NetworkSpec:
-    """The network of an estimator whose weights are drawn or fitted, computing in `dtype`."""
-    sizes = (estimator.coefs_[0].shape[0], *(coef.shape[1] for coef in estimator.coefs_))
+    """The network of an estimator whose weights are drawn or fitted, computing in `dtype`.
+
+    Raises
+    ------
+    ValueError
+        The coefficients, the intercepts and the activations are not those of one network.
+    """
+    sizes = layer_sizes(estimator)
     return NetworkSpec(
         layer_sizes=sizes,
         activations=hidden_activations(estimator.activation, len(sizes) - 2),
@@ -67,6 +75,41 @@ def describe_network(estimator: Any, dtype: np.dtype) -> NetworkSpec:
         l2_averaged=True,
         dtype=dtype.name,
     )
+
+
+def layer_sizes(estimator: Any) -> tuple[int, ...]:
+    """Features, and units of each layer, by the shapes of an estimator's coefficients and intercepts.
+
+    Users may assign to these, and compiled code would read whatever lies beyond an array that is too small.
+
+    Raises
+    ------
+    ValueError
+        The shapes are not those of one network.
+    """
+    coefs, intercepts = estimator.coefs_, estimator.intercepts_
+    if len(coefs) != len(intercepts):
+        raise ValueError(f"coefs_ has {len(coefs)} arrays and intercepts_ has {len(intercepts)}: one for each layer")
+    sizes = [coefs[0].shape[0]]
+    for layer, (coef, intercept) in enumerate(zip(coefs, intercepts, strict=True)):
+        if len(coef.shape) != 2 or coef.shape[0] != sizes[-1]:
+            raise ValueError(
+                f"coefs_[{layer}] has shape {coef.shape}, and {sizes[-1]} values come in from the layer before: "
+                "it must have one row for each"
+            )
+        if np.size(intercept) != coef.shape[1]:
+            raise ValueError(
+                f"intercepts_[{layer}] has {np.size(intercept)} values, and coefs_[{layer}] has {coef.shape[1]} "
+                "columns: one value for each"
+            )
+        sizes.append(coef.shape[1])
+    return tuple(sizes)
+
+
+def arithmetic_dtype(*dtypes: np.dtype) -> np.dtype:
+    """What a backend computes in for arrays of these dtypes: NumPy's choice, or float64 where that is longer."""
+    dtype = np.result_type(np.float32, *dtypes)
+    return np.dtype(np.float64) if dtype == np.longdouble else dtype
 
 
 def hidden_activations(activation: str | Sequence[str], n_hidden: int) -> tuple[str, ...]:

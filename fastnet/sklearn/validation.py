@@ -54,7 +54,7 @@ def set_aside(estimator: Any, samples: Samples) -> tuple[Samples, Samples]:
     Raises
     ------
     ValueError
-        Fewer than two samples would be set aside, or there are too few of a class.
+        Fewer than two samples would be set aside, or all have weight zero, or there are too few of a class.
     """
     stratifies = is_classifier(estimator) and samples.y.shape[1] == 1
     columns = [samples.x, samples.y, *([] if samples.weight is None else [samples.weight])]
@@ -67,6 +67,7 @@ def set_aside(estimator: Any, samples: Samples) -> tuple[Samples, Samples]:
     training, held_out = Samples(*parts[0::2]), Samples(*parts[1::2])
     if held_out.n_samples < 2:
         raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
+    _require_weight(held_out)
     return training, held_out
 
 
@@ -76,7 +77,7 @@ def validate_given(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Sample
     Raises
     ------
     ValueError
-        X and y do not belong together, or do not go with what the estimator is trained on.
+        X and y do not belong together, or do not go with what the estimator is trained on; or all weights are zero.
     """
     if X is None or y is None:
         given, missing = ("y_val", "X_val") if X is None else ("X_val", "y_val")
@@ -86,7 +87,15 @@ def validate_given(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Sample
     check_consistent_length(X, y)
     if y.shape[1] != estimator.n_outputs_:
         raise ValueError(f"y_val has {y.shape[1]} outputs, y has {estimator.n_outputs_}")
-    return Samples(X, y, None if sample_weight is None else _check_sample_weight(sample_weight, X))
+    held_out = Samples(X, y, None if sample_weight is None else _check_sample_weight(sample_weight, X))
+    _require_weight(held_out)
+    return held_out
+
+
+def _require_weight(held_out: Samples) -> None:
+    """Raise an error, in words that begin like scikit-learn's, where there is nothing to judge by."""
+    if held_out.weight is not None and not held_out.weight.any():
+        raise ValueError("Sample weights must contain at least one non-zero number: all held-out samples have none.")
 
 
 def check_targets(estimator: Any, name: str, y: NDArray) -> None:
@@ -123,12 +132,23 @@ def _encode(estimator: Any, y: Any) -> NDArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """Samples to judge a network by, with the backend that predicts them."""
+    """Samples to judge a network by, with the backend that predicts them.
+
+    Attributes
+    ----------
+    network : NetworkSpec
+    task : {"multiclass", "multilabel", "regression"}
+    dataset : Dataset
+    backend : Backend
+    has_one_class : bool
+        Whether there is but one label that could be predicted, whatever the output.
+    """
 
     network: NetworkSpec
     task: Task
     dataset: Dataset
     backend: Backend
+    has_one_class: bool
 
     def judge(self, parameters: Parameters) -> tuple[float, float]:
         """Loss in nats without penalty, as scikit-learn averages it, and accuracy or R².
@@ -151,6 +171,8 @@ class HeldOut:
         if self.task == "multiclass":
             labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
             return float(np.average(outputs.argmax(axis=1) == labels, weights=weight))
+        if self.has_one_class:
+            return 1.0
         return float(np.average(((outputs > 0.5) == (targets > 0.5)).all(axis=1), weights=weight))
 
 
