@@ -31,7 +31,7 @@ _CALLING_SECONDS = 1e-3
 # processes have something of that, too.
 _LEAST_SECONDS_TO_START, _MOST_SECONDS_TO_START = 0.1, 1.0
 
-# Fits end when the loss has stopped to improve, mostly long before ``max_iter``.
+# Fits end when the loss has stopped improving, mostly long before ``max_iter``.
 _SHARE_OF_PASSES = 0.25
 
 

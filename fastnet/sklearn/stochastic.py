@@ -62,7 +62,7 @@ def fit_stochastic(
     *,
     incremental: bool,
 ) -> None:
-    """Train until the loss, or the score on what is held out, has stopped to improve.
+    """Train until the loss, or the score on what is held out, has stopped improving.
 
     Weights and the optimizer's state are left in `estimator`.
 
@@ -85,7 +85,7 @@ def fit_stochastic(
         for _ in range(estimator.max_iter):
             epochs.begin()
             loop.run_epoch()
-            is_over = loop.has_stopped_to_improve()
+            is_over = loop.has_stopped_improving()
             wants_to_stop = epochs.end(plan.read_parameters)
             if is_over or wants_to_stop or incremental:
                 break
@@ -137,7 +137,7 @@ class _EpochLoop:
         self._order = self._order[permutation]
         return self._order
 
-    def has_stopped_to_improve(self) -> bool:
+    def has_stopped_improving(self) -> bool:
         """Count the epochs without improvement; adapt the rate, or tell that training is over."""
         estimator, optimizer = self._estimator, self._estimator._optimizer
         if self._held_out is not None:
