@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnet.errors import DataError
+from fastnet.errors import DataError, SpecError
 from fastnet.spec import NetworkSpec, Task
 
 __all__ = ["Dataset", "TargetCoding", "is_sparse", "make_dataset", "split_validation", "validate_samples"]
@@ -50,7 +51,13 @@ def is_sparse(x: object) -> bool:
 
 
 def make_dataset(
-    network: NetworkSpec, coding: TargetCoding, x: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
+    network: NetworkSpec,
+    coding: TargetCoding,
+    x: Any,
+    y: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    names: tuple[str, str] = ("X", "y"),
 ) -> Dataset:
     """Validate what a user passes to ``fit``.
 
@@ -61,33 +68,46 @@ def make_dataset(
     x : array-like, DataFrame, sparse matrix or DLPack array (N, D)
     y : array-like (N,) or (N, C)
     sample_weight : array-like (N,), optional
+    names : tuple of str
+        What the user calls `x` and `y`.
 
     Raises
     ------
     DataError
         Something cannot be used; the message says what, where, and what to do.
     """
-    samples = validate_samples(network, x)
-    targets = coding.encode(network, y)
+    x_name, y_name = names
+    samples = validate_samples(network, x, x_name)
+    targets = coding.encode(network, y, y_name)
     if len(targets) != samples.shape[0]:
-        raise DataError(f"X has {samples.shape[0]} samples and y has {len(targets)}")
+        raise DataError(f"{x_name} has {samples.shape[0]} samples and {y_name} has {len(targets)}")
     return Dataset(samples, targets, _validate_weights(network, sample_weight, samples.shape[0]))
 
 
-def validate_samples(network: NetworkSpec, x: Any) -> Any:
-    """X as (N, D), dense C-contiguous or CSR; uint8 and the network's dtype are kept without a copy.
+def validate_samples(network: NetworkSpec, x: Any, name: str = "X") -> Any:
+    """Samples as (N, D), dense C-contiguous or CSR; uint8 and the network's dtype are kept without a copy.
+
+    Parameters
+    ----------
+    network : NetworkSpec
+    x : array-like, DataFrame, sparse matrix or DLPack array (N, D)
+    name : str
+        What the user calls `x`.
 
     Raises
     ------
     DataError
-        X is not two-dimensional and numeric, is empty or not finite, or has the wrong number of features.
+        `x` is not two-dimensional and numeric, is empty or not finite, or has the wrong number of features.
     """
-    x = _on_host("X", x)
+    x = _on_host(name, x)
     samples = _if_plain(x, network.numpy_dtype)
     if samples is None:
-        samples = _checked(x, network.numpy_dtype)
+        samples = _checked(name, x, network.numpy_dtype)
     if samples.shape[1] != network.n_features:
-        raise DataError(f"X has {samples.shape[1]} features, the network has {network.n_features} (layer_sizes[0])")
+        raise DataError(
+            f"{name} has {samples.shape[1]} features, the network has {network.n_features} (layer_sizes[0])"
+        )
+    _require_finite(name, samples, "feature")
     if is_sparse(samples):
         from scipy.sparse import csr_array
 
@@ -96,31 +116,28 @@ def validate_samples(network: NetworkSpec, x: Any) -> Any:
 
 
 def _if_plain(x: Any, dtype: np.dtype) -> NDArray | None:
-    """What scikit-learn would make of a usual array that nothing is wrong with; None for what it shall judge.
+    """What scikit-learn would make of a usual array; None for what it shall judge.
 
     Importing it takes half a second, which is more than many a fit.
     """
     if type(x) is not np.ndarray or x.ndim != 2 or x.size == 0 or x.dtype.kind not in "fiu":
         return None
-    if x.dtype == np.uint8:
-        return np.ascontiguousarray(x)
-    with np.errstate(over="ignore", invalid="ignore"):
-        samples = np.ascontiguousarray(x, dtype)
-        return samples if np.isfinite(samples.sum()) else None
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told as that
+        return np.ascontiguousarray(x, x.dtype if x.dtype == np.uint8 else dtype)
 
 
-def _checked(x: Any, dtype: np.dtype) -> Any:
+def _checked(name: str, x: Any, dtype: np.dtype) -> Any:
     from sklearn.utils import check_array
 
     # Indices and values of a sparse matrix are read by compiled code of one dtype each, so uint8 is for dense X alone.
     dtypes: list[Any] = [dtype] if is_sparse(x) else [dtype, np.uint8]
     try:
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told as that
-            samples = check_array(x, accept_sparse="csr", dtype=dtypes, order="C", input_name="X")
+        with np.errstate(over="ignore"):  # as above
+            samples = check_array(x, accept_sparse="csr", dtype=dtypes, order="C", ensure_all_finite=False)
         if is_sparse(samples):
             samples.check_format(full_check=True)  # compiled code would follow a wrong index wherever it leads
-    except (ValueError, TypeError) as error:
-        raise DataError(str(error)) from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{name}: {error}") from error
     return samples
 
 
@@ -212,34 +229,34 @@ class TargetCoding:
             return cls("multilabel", np.arange(2) if network.n_outputs == 1 else None)
         return cls("regression")
 
-    def encode(self, network: NetworkSpec, y: ArrayLike) -> NDArray:
-        """Targets as they cross the seam: see `Dataset.targets`.
+    def encode(self, network: NetworkSpec, y: ArrayLike, name: str = "y") -> NDArray:
+        """Targets as they cross the seam: see `Dataset.targets`. `name` is what the user calls them.
 
         Raises
         ------
         DataError
             Wrong shape, unknown or out-of-range labels, values that are not finite or do not fit the loss.
         """
-        values = _as_targets(y)
+        values = _as_targets(y, name)
         if self.classes is not None and (values.ndim == 1 or values.shape[1] == 1):
-            indices = self._indices(values.ravel())
+            indices = self._indices(values.ravel(), name)
             if network.takes_labels:
                 return indices
             if network.n_outputs == 1:
                 return indices[:, None].astype(network.numpy_dtype)
             return np.eye(network.n_outputs, dtype=network.numpy_dtype)[indices]
-        matrix = self._matrix(network, values)
+        matrix = self._matrix(network, values, name)
         if not network.takes_labels:
             return matrix
         one_hot = (matrix.sum(axis=1) == 1) & (matrix.max(axis=1) == 1)
         if not one_hot.all():
             raise DataError(
-                f"y has {network.n_outputs} columns, and sample {np.argmin(one_hot)} is not one-hot: pass class labels "
-                "(n_samples,) or one-hot rows; for targets that are probabilities use loss='squared_error'"
+                f"{name} has {network.n_outputs} columns, and sample {np.argmin(one_hot)} is not one-hot: pass class "
+                "labels (n_samples,) or one-hot rows; for targets that are probabilities use loss='squared_error'"
             )
         return matrix.argmax(axis=1).astype(np.int32)
 
-    def _indices(self, values: NDArray) -> NDArray[np.int32]:
+    def _indices(self, values: NDArray, name: str) -> NDArray[np.int32]:
         assert self.classes is not None
         is_numbered = self.classes.dtype.kind != "U" and np.array_equal(self.classes, np.arange(len(self.classes)))
         if values.dtype.kind == "U" or not is_numbered:
@@ -248,30 +265,31 @@ class TargetCoding:
             if not known.all():
                 sample = int(np.argmin(known))
                 raise DataError(
-                    f"y: unknown label {values[sample].item()!r} at sample {sample}; known are {self.classes.tolist()}"
+                    f"{name}: unknown label {values[sample].item()!r} at sample {sample}; "
+                    f"known are {self.classes.tolist()}"
                 )
             return np.searchsorted(self.classes, values).astype(np.int32)
-        _require_finite("y", values)
+        _require_finite(name, values)
         bad = (values < 0) | (values >= len(self.classes)) | (values != np.floor(values))
         if bad.any():
             sample = int(np.argmax(bad))
             raise DataError(
-                f"y: labels must be whole numbers in [0, {len(self.classes)}), got {values[sample]} "
+                f"{name}: labels must be whole numbers in [0, {len(self.classes)}), got {values[sample]} "
                 f"at sample {sample}; number the classes from 0, or pass strings to have them numbered"
             )
         return values.astype(np.int32)
 
-    def _matrix(self, network: NetworkSpec, values: NDArray) -> NDArray:
-        matrix = _numeric("y", values, network.numpy_dtype)
+    def _matrix(self, network: NetworkSpec, values: NDArray, name: str) -> NDArray:
+        matrix = _numeric(name, values, network.numpy_dtype)
         if matrix.ndim == 1 and network.n_outputs == 1:
             matrix = matrix[:, None]
         if matrix.ndim != 2 or matrix.shape[1] != network.n_outputs:
-            raise DataError(f"y must have shape (n_samples, {network.n_outputs}), got {values.shape}")
+            raise DataError(f"{name} must have shape (n_samples, {network.n_outputs}), got {values.shape}")
         outside, allowed = _outside(network, self.task, matrix)
         if outside.any():
             sample, output = np.unravel_index(int(np.argmax(outside)), matrix.shape)
             raise DataError(
-                f"y: {network.loss} with output {network.output} takes targets {allowed}, "
+                f"{name}: {network.loss} with output {network.output} takes targets {allowed}, "
                 f"got {matrix[sample, output]} at sample {sample}, output {output}"
             )
         return np.ascontiguousarray(matrix)
@@ -302,13 +320,15 @@ def split_validation(
 
     Raises
     ------
+    SpecError
+        `fraction` is not a number in range.
     DataError
-        `fraction` is out of range, or leaves one of the parts empty.
+        It leaves one of the parts empty.
     """
     from sklearn.model_selection import train_test_split
 
-    if not 0 < fraction < 1:
-        raise DataError(f"validation_fraction must be between 0 and 1, got {fraction}")
+    if not (isinstance(fraction, Real) and 0 < fraction < 1):
+        raise SpecError(f"validation_fraction must be a number between 0 and 1, got {fraction!r}")
     labels = _as_targets(y)
     if stratify and labels.ndim == 1:
         n_test = math.ceil(fraction * len(labels))
@@ -334,44 +354,60 @@ def _outside(network: NetworkSpec, task: Task, targets: NDArray) -> tuple[NDArra
     return np.zeros(targets.shape, bool), "of any size"
 
 
-def _as_targets(y: ArrayLike) -> NDArray:
+def _as_targets(y: ArrayLike, name: str = "y") -> NDArray:
     """Targets as an array (N,) or (N, C) of numbers, or of strings (dtype kind U or O)."""
     try:
-        values = np.asarray(_on_host("y", y))
+        values = np.asarray(_on_host(name, y))
     except ValueError as error:
-        raise DataError(f"y is ragged: {error}") from error
+        raise DataError(f"{name} is ragged: {error}") from error
     if values.dtype.kind == "O":
-        values = _strings_or_numbers(values)
+        values = _strings_or_numbers(values, name)
     if values.dtype.kind not in "biufU":
-        raise DataError(f"y must hold numbers or strings, got dtype {values.dtype}")
+        raise DataError(f"{name} must hold numbers or strings, got dtype {values.dtype}")
     if values.ndim not in (1, 2):
-        raise DataError(f"y must be one- or two-dimensional, got shape {values.shape}")
+        raise DataError(f"{name} must be one- or two-dimensional, got shape {values.shape}")
     if values.size == 0:
-        raise DataError(f"y is empty: shape {values.shape}")
+        raise DataError(f"{name} is empty: shape {values.shape}")
     return values
 
 
-def _strings_or_numbers(values: NDArray) -> NDArray:
+def _strings_or_numbers(values: NDArray, name: str) -> NDArray:
     if all(isinstance(value, str) for value in values.ravel()):
         return values.astype(str)
     try:
         return values.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"y mixes strings and other values, or holds neither numbers nor strings: {error}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"{name} mixes strings and other values, or holds neither numbers nor strings: {error}"
+        ) from error
 
 
 def _numeric(name: str, values: ArrayLike, dtype: np.dtype) -> NDArray:
     try:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told below
             array: NDArray = np.ascontiguousarray(values, dtype=dtype)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{name} must hold numbers: {error}") from error
     _require_finite(name, array)
     return array
 
 
-def _require_finite(name: str, values: NDArray) -> None:
+def _require_finite(name: str, array: Any, column_kind: str = "output") -> None:
+    """Raise `DataError` at the first value that is not finite of an array (N,) or (N, columns) or a CSR matrix."""
+    values = array.data if is_sparse(array) else array
+    with np.errstate(over="ignore", invalid="ignore"):
+        if values.dtype.kind != "f" or np.isfinite(values.sum()):  # needs no memory, and nearly always suffices
+            return
     finite = np.isfinite(values)
-    if not finite.all():
-        where = np.unravel_index(int(np.argmin(finite)), values.shape)
-        raise DataError(f"{name} holds {values[where]} at sample {where[0]}: remove or replace it")
+    if finite.all():
+        return
+    index = int(np.argmin(finite))
+    if is_sparse(array):
+        sample, column = np.searchsorted(array.indptr, index, side="right") - 1, array.indices[index]
+    else:
+        sample, column = divmod(index, math.prod(array.shape[1:]))
+    place = f"sample {sample}" if array.ndim < 2 else f"sample {sample}, {column_kind} {column}"
+    value, remedy = values.flat[index], "remove or replace it"
+    if np.isinf(value) and values.dtype == np.float32:
+        remedy += "; if it is a finite number, too large for float32, use dtype='float64'"
+    raise DataError(f"{name} holds {value} at {place}: {remedy}")

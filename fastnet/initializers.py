@@ -98,23 +98,26 @@ def initialize(
     Raises
     ------
     SpecError
-        A scheme is unknown.
+        A scheme is unknown, or it is neither a scheme nor a sequence.
     DataError
         Explicit arrays do not fit the layout.
     """
-    weights, biases = [], []
+    weights, biases = _given("init", init), _given("bias_init", bias_init)
     for layer, (fan_in, fan_out) in enumerate(layout.weight_shapes):
         fans = {"fan_in": fan_in, "fan_out": fan_out}
         if isinstance(init, str):
             weights.append(draw(init, (fan_in, fan_out), random, **fans))
         if isinstance(bias_init, str) and layout.bias:
             biases.append(draw(bias_init, layout.layer_sizes[layer + 1 : layer + 2], random, **fans))
-    return Parameters.from_arrays(
-        layout,
-        weights if isinstance(init, str) else list(init),
-        biases if isinstance(bias_init, str) else list(bias_init),
-        dtype,
-    )
+    return Parameters.from_arrays(layout, weights, biases, dtype)
+
+
+def _given(name: str, init: str | Sequence[Any]) -> list[Any]:
+    """Arrays that are given one by one; none where a scheme is to draw them."""
+    try:
+        return [] if isinstance(init, str) else list(init)
+    except TypeError:
+        raise SpecError(f"{name} must be a scheme such as 'he_normal', or one array per layer, got {init!r}") from None
 
 
 def _numbers(scheme: str, *texts: str) -> list[float]:

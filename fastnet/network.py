@@ -250,10 +250,11 @@ class Network:
         if validation_fraction is not None:
             if X_val is not None or y_val is not None:
                 raise SpecError("pass X_val and y_val, or validation_fraction, not both")
+            whole = make_dataset(self.spec, coding, X, y, sample_weight)  # messages count samples as the user does
             X, y, sample_weight, X_val, y_val = split_validation(
-                X,
+                whole.x,
                 y,
-                sample_weight,
+                whole.sample_weight,
                 validation_fraction,
                 self._seed,
                 stratify=self.spec.output in ("softmax", "sigmoid"),
@@ -297,7 +298,9 @@ class Network:
     def _held_out(self, coding: TargetCoding, X_val: Any, y_val: ArrayLike | None) -> Dataset | None:
         if (X_val is None) != (y_val is None):
             raise SpecError("X_val and y_val belong together: pass both or neither")
-        return None if X_val is None or y_val is None else make_dataset(self.spec, coding, X_val, y_val)
+        if X_val is None or y_val is None:
+            return None
+        return make_dataset(self.spec, coding, X_val, y_val, names=("X_val", "y_val"))
 
     def predict(self, X: Any) -> NDArray:
         """Labels (N,), indicators (N, C), or values (N,) or (N, C), for samples X (N, D).

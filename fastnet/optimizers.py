@@ -7,14 +7,15 @@ The formulas themselves stand in :mod:`fastnet.reference`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import sys
+from dataclasses import MISSING, dataclass, fields
 from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnet.errors import SpecError, unknown_name
+from fastnet.errors import SpecError, require_count, unknown_name
 
 __all__ = [
     "SGD",
@@ -53,7 +54,9 @@ class StepDecay:
     every: int = 1000
 
     def __post_init__(self) -> None:
-        _require_positive(self, "initial", "factor", "every")
+        _take_python_scalars(self)
+        _require_positive(self, "initial", "factor")
+        require_count("StepDecay: every", self.every)
 
     def rates(self, steps: NDArray[np.int64], n_steps: int) -> NDArray[np.float64]:
         """See :meth:`Schedule.rates`."""
@@ -68,6 +71,7 @@ class ExponentialDecay:
     factor: float = 0.999
 
     def __post_init__(self) -> None:
+        _take_python_scalars(self)
         _require_positive(self, "initial", "factor")
 
     def rates(self, steps: NDArray[np.int64], n_steps: int) -> NDArray[np.float64]:
@@ -86,6 +90,7 @@ class CosineDecay:
     final: float = 0.0
 
     def __post_init__(self) -> None:
+        _take_python_scalars(self)
         _require_positive(self, "initial")
         _require_not_negative(self, "final")
 
@@ -102,6 +107,7 @@ class InverseScaling:
     power: float = 0.5
 
     def __post_init__(self) -> None:
+        _take_python_scalars(self)
         _require_positive(self, "initial", "power")
 
     def rates(self, steps: NDArray[np.int64], n_steps: int) -> NDArray[np.float64]:
@@ -133,9 +139,12 @@ class SGD:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
+        _take_python_scalars(self)
         _require_learning_rate(self)
         if not (_is_number(self.momentum) and 0 <= self.momentum <= 1):
             raise SpecError(f"SGD: momentum must be in [0, 1], got {self.momentum!r}")
+        if not isinstance(self.nesterov, bool):
+            raise SpecError(f"SGD: nesterov must be True or False, got {self.nesterov!r}")
         if self.nesterov and self.momentum == 0:
             raise SpecError("SGD: nesterov=True needs momentum > 0, for example momentum=0.9")
 
@@ -166,6 +175,7 @@ class Adam:
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
+        _take_python_scalars(self)
         _require_learning_rate(self)
         _require_fraction(self, "beta_1", "beta_2")
         _require_positive(self, "epsilon")
@@ -232,7 +242,7 @@ def optimizer_from_dict(described: dict[str, Any]) -> Optimizer:
     Raises
     ------
     SpecError
-        A name or an option is unknown, or a value is out of range.
+        A name or an option is unknown, an option is missing, or a value is out of range.
     """
     options = dict(described)
     optimizer_type = _look_up("optimizer", options.pop("name", "sgd"), _OPTIMIZERS)
@@ -254,6 +264,9 @@ def _build(described_type: type[Any], options: dict[str, Any]) -> Any:
     for option in options:
         if option not in known:
             raise unknown_name(f"option of {described_type.__name__}", option, known)
+    missing = [field.name for field in fields(described_type) if field.default is MISSING and field.name not in options]
+    if missing:
+        raise SpecError(f"{described_type.__name__} needs {' and '.join(missing)}: for example {missing[0]} = 0.1")
     return described_type(**options)
 
 
@@ -268,11 +281,16 @@ def _fields_of(described: Any) -> dict[str, Any]:
     return {field.name: getattr(described, field.name) for field in fields(described)}
 
 
+def _take_python_scalars(described: Any) -> None:
+    """Make scalars of NumPy those of Python: the others cannot be written down as JSON."""
+    for name, value in _fields_of(described).items():
+        if isinstance(value, np.generic):
+            object.__setattr__(described, name, value.item())
+
+
 def _require_learning_rate(optimizer: Optimizer) -> None:
     rate = optimizer.learning_rate
-    if isinstance(rate, np.floating | np.integer):
-        object.__setattr__(optimizer, "learning_rate", rate.item())
-    if isinstance(optimizer.learning_rate, float | int) and not isinstance(rate, bool):
+    if isinstance(rate, float | int) and not isinstance(rate, bool):
         _require_positive(optimizer, "learning_rate")
     elif isinstance(rate, type) or not hasattr(rate, "rates"):
         raise SpecError(f"learning_rate must be a positive number or a schedule, got {rate!r}")
@@ -282,17 +300,21 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def _is_finite_number(value: Any) -> bool:
+    return _is_number(value) and abs(value) <= sys.float_info.max  # a whole number may be larger than any float
+
+
 def _require_positive(described: object, *names: str) -> None:
     for name in names:
         value = getattr(described, name)
-        if not (_is_number(value) and np.isfinite(value) and value > 0):
+        if not (_is_finite_number(value) and value > 0):
             raise SpecError(f"{type(described).__name__}: {name} must be positive and finite, got {value!r}")
 
 
 def _require_not_negative(described: object, *names: str) -> None:
     for name in names:
         value = getattr(described, name)
-        if not (_is_number(value) and np.isfinite(value) and value >= 0):
+        if not (_is_finite_number(value) and value >= 0):
             raise SpecError(f"{type(described).__name__}: {name} must be finite and not negative, got {value!r}")
 
 

@@ -38,6 +38,11 @@ class ParameterLayout:
         return tuple(pairwise(self.layer_sizes))
 
     @property
+    def bias_shapes(self) -> tuple[tuple[int], ...]:
+        """(O,) of every layer; empty without biases."""
+        return tuple((fan_out,) for fan_out in self.layer_sizes[1:]) if self.bias else ()
+
+    @property
     def n_weights(self) -> int:
         """M: the number of weights."""
         return sum(fan_in * fan_out for fan_in, fan_out in self.weight_shapes)
@@ -124,6 +129,8 @@ class Parameters:
         DataError
             The number of arrays or the shape of one is not what `layout` says, or a value is not finite.
         """
+        weights = _of_shapes("weight", layout.weight_shapes, weights)  # before room is made, which may be far too much
+        biases = None if biases is None else _of_shapes("bias", layout.bias_shapes, biases)
         parameters = cls(layout, dtype=dtype)
         _fill("weight", parameters.weights, weights)
         if biases is not None:
@@ -142,18 +149,28 @@ class Parameters:
         return bool(np.isfinite(self.flat).all())
 
 
-def _fill(kind: str, views: list[NDArray], arrays: Sequence[ArrayLike]) -> None:
-    if len(arrays) != len(views):
-        raise DataError(f"{len(views)} {kind} arrays expected, one per layer, got {len(arrays)}")
-    for index, (view, array) in enumerate(zip(views, arrays, strict=True)):
-        values = np.asarray(array)
-        if values.shape != view.shape:
-            hint = ", it looks transposed: pass array.T" if values.T.shape == view.shape and view.ndim == 2 else ""
-            raise DataError(f"{kind} {index} must have shape {view.shape}, got {values.shape}{hint}")
+def _of_shapes(kind: str, shapes: Sequence[tuple[int, ...]], arrays: Sequence[ArrayLike]) -> list[NDArray]:
+    if len(arrays) != len(shapes):
+        raise DataError(f"{len(shapes)} {kind} arrays expected, one per layer, got {len(arrays)}")
+    found = []
+    for index, (shape, array) in enumerate(zip(shapes, arrays, strict=True)):
+        try:
+            values = np.asarray(array)
+        except ValueError as error:
+            raise DataError(f"{kind} {index} is ragged: {error}") from error
+        if values.shape != shape:
+            hint = ", it looks transposed: pass array.T" if values.T.shape == shape and len(shape) == 2 else ""
+            raise DataError(f"{kind} {index} must have shape {shape}, got {values.shape}{hint}")
+        found.append(values)
+    return found
+
+
+def _fill(kind: str, views: list[NDArray], arrays: Sequence[NDArray]) -> None:
+    for index, (view, values) in enumerate(zip(views, arrays, strict=True)):
         try:
             with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told below
                 view[...] = values
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{kind} {index} must hold numbers: {error}") from error
         if not np.isfinite(view).all():
             raise DataError(f"{kind} {index} holds a value that is not finite")

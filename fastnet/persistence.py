@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +21,7 @@ from fastnet.errors import FastnetError, FileFormatError
 from fastnet.parameters import ParameterLayout, Parameters
 from fastnet.spec import NetworkSpec
 
-__all__ = ["load_arrays", "load_network", "save_arrays", "save_network"]
+__all__ = ["check_writable", "load_arrays", "load_network", "replacing", "save_arrays", "save_network"]
 
 _NETWORK = "fastnet.network/1"
 
@@ -57,7 +60,7 @@ def load_network(path: str | os.PathLike[str]) -> tuple[NetworkSpec, Parameters,
         biases = [tensors[f"bias_{layer}"] for layer in range(network.n_layers)] if network.bias else None
         parameters = Parameters.from_arrays(ParameterLayout.of(network), weights, biases, network.dtype)
         coding = None if header["coding"] is None else _coding_from_dict(header["coding"])
-    except (KeyError, TypeError, FastnetError) as error:
+    except (KeyError, TypeError, OverflowError, FastnetError) as error:
         raise FileFormatError(f"{path}: written by another version of fastnet, or by hand: {error}") from error
     return network, parameters, coding
 
@@ -72,7 +75,7 @@ def _coding_from_dict(described: dict[str, Any]) -> TargetCoding:
 
 
 def save_arrays(path: str | os.PathLike[str], kind: str, header: dict[str, Any], tensors: dict[str, NDArray]) -> None:
-    """Write named arrays and a JSON header atomically: the file at `path` is the old one or the new one, never half.
+    """Write named arrays and a JSON header, as :func:`replacing` does it.
 
     Parameters
     ----------
@@ -93,7 +96,8 @@ def save_arrays(path: str | os.PathLike[str], kind: str, header: dict[str, Any],
     tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     text = json.dumps(header, sort_keys=True)
     body = save(tensors, metadata={"kind": kind, "header": text, "digest": _digest(kind, text, tensors)})
-    _replace_file(Path(path), body)
+    with replacing(path) as file:
+        file.write(body)
 
 
 def load_arrays(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, NDArray]]:
@@ -140,18 +144,69 @@ def _digest(kind: str, header: str, tensors: dict[str, NDArray]) -> str:
     return digest.hexdigest()
 
 
-def _replace_file(path: Path, body: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Write a file atomically: what lies at `path` is the old one or the new one, never half, whatever goes wrong.
+
+    A symbolic link stays one: what it points to is replaced.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written, or what lies there is no regular file; `path` is named in it.
+    """
+    with _naming(path):
+        target = _regular_file(path)
+        descriptor, temporary = _make_temporary(target)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes files for the owner alone
+            Path(temporary).replace(target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Find out before long work whether :func:`replacing` could begin now; what lies at `path` stays as it is.
+
+    Raises
+    ------
+    OSError
+        As :func:`replacing`.
+    """
+    with _naming(path):
+        descriptor, temporary = _make_temporary(_regular_file(path))
+        os.close(descriptor)
+        Path(temporary).unlink()
+
+
+def _make_temporary(target: Path) -> tuple[int, str]:
+    return tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+
+
+def _regular_file(path: str | os.PathLike[str]) -> Path:
+    """Where a file is to be written, links followed; nothing else than a file may lie there."""
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "Exists and is no regular file")
+    return Path(os.path.realpath(path))
+
+
+@contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the user's path in errors, not that of a temporary file."""
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes files for the owner alone
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def _umask() -> int:

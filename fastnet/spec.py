@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -125,6 +127,9 @@ class NetworkSpec:
         for size in self.layer_sizes:
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise SpecError(f"layer_sizes must be whole numbers of at least 1, got {list(self.layer_sizes)}")
+        n_weights = sum(fan_in * fan_out for fan_in, fan_out in pairwise(self.layer_sizes))
+        if 8 * n_weights > sys.maxsize:  # in float64, as they are drawn
+            raise SpecError(f"layer_sizes {list(self.layer_sizes)} make more weights than memory has addresses")
         if len(self.activations) != self.n_layers - 1:
             raise SpecError(
                 f"{self.n_layers - 1} hidden layers need {self.n_layers - 1} activations, got {len(self.activations)}"
@@ -208,10 +213,10 @@ def describe_network(
             dtype=str(dtype) if isinstance(dtype, str | None) else np.dtype(dtype).name,
             precision=precision,
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, SpecError):
             raise
-        raise SpecError(f"an argument of Network is of the wrong type: {error}") from error
+        raise SpecError(f"an argument of Network is of the wrong type, or too large: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

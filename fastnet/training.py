@@ -211,7 +211,8 @@ class TrainingRun:
                 self.history.accuracy.extend((metrics.n_correct / self._dataset.n_samples).tolist())
             return
         weights = self._batch_weights(order, len(rates))
-        self._epoch_sums += np.array([metrics.loss @ weights, weights.sum(), metrics.n_correct.sum(), len(order)])
+        self._epoch_sums[:2] = _add_in_order(self._epoch_sums[:2], np.column_stack([metrics.loss * weights, weights]))
+        self._epoch_sums[2:] += metrics.n_correct.sum(), len(order)  # whole numbers are exact in any order
         steps_done = self.step + len(rates)
         epoch_is_done = steps_done % self._steps_per_epoch == 0
         if epoch_is_done or steps_done == self.n_steps:
@@ -346,6 +347,14 @@ class TrainingRun:
             "data": _data_digest(self._dataset),
             "callbacks": [type(callback).__name__ for callback in self._callbacks_with_state],
         }
+
+
+def _add_in_order(sums: NDArray[np.float64], summands: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`sums` (K,) and `summands` (S, K), added one step after the other.
+
+    How many steps a call has depends on the clock, and ``np.sum`` and ``@`` group what they add by how much there is.
+    """
+    return np.add.accumulate(np.vstack([sums, summands]))[-1]
 
 
 def _with_prefix(tensors: dict[str, NDArray], prefix: str) -> dict[str, NDArray]:

@@ -13,6 +13,7 @@ N_SAMPLES, N_FEATURES, N_CLASSES = 12, 4, 3
 X = np.random.default_rng(0).normal(size=(N_SAMPLES, N_FEATURES)).astype(np.float32)
 LABELS = np.arange(N_SAMPLES) % N_CLASSES
 VALUES = np.linspace(-1, 1, N_SAMPLES)
+HUGE = X.astype(np.float64) * 1e300
 
 
 def classifier(**options):
@@ -53,12 +54,21 @@ BAD_X = {
     "empty": (np.empty((0, N_FEATURES)), r"0 sample\(s\)"),
     "empty-list": ([], "Expected 2D array, got 1D array"),
     "no-features": (np.empty((N_SAMPLES, 0)), r"0 feature\(s\)"),
-    "nan": (with_one(X, np.nan), "X contains NaN"),
-    "inf": (with_one(X, np.inf), "X contains infinity"),
-    "minus-inf": (with_one(X, -np.inf), "X contains infinity"),
-    "too-large-for-float32": (with_one(X, 1e300), "too large for dtype"),
-    "nan-in-csr": (sparse.csr_array(with_one(np.zeros_like(X), np.nan)), "X contains NaN"),
-    "missing-in-DataFrame": (pd.DataFrame(X).astype(object).mask(pd.DataFrame(X) > 1, None), "NaN"),
+    "nan": (with_one(X, np.nan), "X holds nan at sample 5, feature 2: remove or replace it$"),
+    "nan-in-float64": (with_one(X, np.nan).tolist(), "X holds nan at sample 5, feature 2: remove or replace it$"),
+    "nan-in-another-order": (np.asfortranarray(with_one(X, np.nan)), "X holds nan at sample 5, feature 2"),
+    "inf": (with_one(X, np.inf), "X holds inf at sample 5, feature 2: remove or replace it"),
+    "minus-inf": (with_one(X, -np.inf), "X holds -inf at sample 5, feature 2"),
+    "too-large-for-float32": (with_one(X, 1e300), "inf at sample 5.* too large for float32, use dtype='float64'"),
+    "far-too-large": (HUGE, "X holds inf at sample 0, feature 0.* too large for float32"),
+    "far-too-large-in-lists": (HUGE.tolist(), "X holds inf at sample 0, feature 0.* too large for float32"),
+    "far-too-large-in-csc": (sparse.csc_array(HUGE), "X holds inf at sample 0, feature 0.* too large for float32"),
+    "larger-than-any-float": ([[10**400] * N_FEATURES] * N_SAMPLES, "X: int too large to convert to float"),
+    "nan-in-csr": (sparse.csr_array(with_one(np.zeros_like(X), np.nan)), "X holds nan at sample 5, feature 2"),
+    "nan-in-full-csr": (sparse.csr_array(with_one(X, np.nan)), "X holds nan at sample 5, feature 2: remove"),
+    "nan-in-csc": (sparse.csc_array(with_one(X, np.nan)), "X holds nan at sample 5, feature 2"),
+    "missing-in-DataFrame": (pd.DataFrame(with_one(X, np.nan)).astype(object).replace(np.nan, None), "nan at sample 5"),
+    "missing-whole-number": (pd.DataFrame(1, range(N_SAMPLES), list("abcd"), "Int64").replace(1, pd.NA), "X holds nan"),
     "one-dimension": (X[0], "Expected 2D array, got 1D array.*reshape"),
     "three-dimensions": (X[None], "Found array with dim 3"),
     "number": (3.0, "Expected 2D array, got scalar"),
@@ -169,10 +179,19 @@ def test_bad_weights(weight, message):
         ({"n_steps": 1, "X_val": X}, SpecError, "X_val and y_val belong together"),
         ({"n_steps": 1, "y_val": LABELS}, SpecError, "X_val and y_val belong together"),
         ({"n_steps": 1, "X_val": X, "y_val": LABELS, "validation_fraction": 0.5}, SpecError, "not both"),
-        ({"n_steps": 1, "X_val": X[:, :3], "y_val": LABELS}, DataError, "X has 3 features"),
-        ({"n_steps": 1, "X_val": X, "y_val": LABELS + 1}, DataError, r"whole numbers in \[0, 3\)"),
-        ({"n_steps": 1, "validation_fraction": 0.0}, DataError, "between 0 and 1, got 0.0"),
-        ({"n_steps": 1, "validation_fraction": 1}, DataError, "between 0 and 1, got 1"),
+        ({"n_steps": 1, "X_val": X[:, :3], "y_val": LABELS}, DataError, "^X_val has 3 features"),
+        ({"n_steps": 1, "X_val": X[:4], "y_val": LABELS}, DataError, "^X_val has 4 samples and y_val has 12"),
+        ({"n_steps": 1, "X_val": X[0], "y_val": LABELS}, DataError, "^X_val: Expected 2D array, got 1D array"),
+        ({"n_steps": 1, "X_val": with_one(X, np.nan), "y_val": LABELS}, DataError, "^X_val holds nan at sample 5, fea"),
+        ({"n_steps": 1, "X_val": X, "y_val": LABELS + 1}, DataError, r"^y_val: labels must be whole .* in \[0, 3\)"),
+        ({"n_steps": 1, "X_val": X, "y_val": with_one(LABELS, np.nan)}, DataError, "^y_val holds nan at sample 5"),
+        ({"n_steps": 1, "X_val": X, "y_val": ["a"] * 12}, DataError, "^y_val: unknown label 'a' at sample 0"),
+        ({"n_steps": 1, "X_val": X, "y_val": np.ones((12, 2))}, DataError, "^y_val must have shape"),
+        ({"n_steps": 1, "X_val": X, "y_val": []}, DataError, "^y_val is empty"),
+        ({"n_steps": 1, "validation_fraction": 0.0}, SpecError, "must be a number between 0 and 1, got 0.0"),
+        ({"n_steps": 1, "validation_fraction": 1}, SpecError, "must be a number between 0 and 1, got 1"),
+        ({"n_steps": 1, "validation_fraction": "x"}, SpecError, "must be a number between 0 and 1, got 'x'"),
+        ({"n_steps": 1, "validation_fraction": [0.5]}, SpecError, r"must be a number between 0 and 1, got \[0.5\]"),
         ({"n_steps": 1, "validation_fraction": 0.99}, DataError, "cannot split 12 samples"),
         ({"n_steps": 1, "resume_from": "/no/such/file"}, FileNotFoundError, "/no/such/file"),
         pytest.param(
@@ -190,9 +209,28 @@ def test_bad_options_of_fit(options, error, message):
 
 
 def test_splitting_unusable_targets_says_the_same_as_not_splitting_them():
-    for y, message in (([], "y is empty"), (["a", None], "y mixes"), ([[1, 2], [1]], "y is ragged")):
+    for y, message in (
+        ([], "y is empty"),
+        (["a", None], "y mixes"),
+        ([[1, 2], [1]], "y is ragged"),
+        (LABELS[:5], "X has 12 samples and y has 5"),
+        (with_one(LABELS, np.nan), "y holds nan at sample 5"),
+    ):
         with pytest.raises(DataError, match=message):
             classifier().fit(X, y, n_steps=1, validation_fraction=0.5)
+
+
+def test_infinity_in_float64_is_not_said_to_be_too_large():
+    with pytest.raises(DataError, match=r"X holds inf at sample 5, feature 2: remove or replace it$"):
+        classifier(dtype="float64").predict(with_one(X, np.inf))
+    assert np.isfinite(classifier(dtype="float64", init="zeros").predict_proba(HUGE)).all()
+
+
+def test_samples_that_are_split_are_counted_as_they_were_given():
+    """Each must be found where the user has it, whichever part it would have gone to."""
+    for sample in range(N_SAMPLES):
+        with pytest.raises(DataError, match=f"^X holds nan at sample {sample}, feature 2"):
+            classifier().fit(with_one(X, np.nan, (sample, 2)), LABELS, n_steps=1, validation_fraction=0.5)
 
 
 @pytest.mark.parametrize(
@@ -213,12 +251,23 @@ def test_splitting_unusable_targets_says_the_same_as_not_splitting_them():
         ({"dtype": np.int32}, "unknown dtype 'int32'"),
         ({"l2": -1}, "l2 must be finite and not negative"),
         ({"input_scale": 0}, "input_scale must be finite and not zero"),
+        ({"layer_sizes": [10**30, 3]}, r"layer_sizes \[10+, 3\] make more weights than memory has addresses"),
+        ({"layer_sizes": [4, 10**10, 10**10, 3]}, "more weights than memory has addresses"),
+        pytest.param({"l2": 10**400}, "too large", id="l2-beyond-floats"),
+        ({"init": None}, "init must be a scheme such as 'he_normal', or one array per layer, got None"),
+        ({"init": 3}, "init must be a scheme .* got 3"),
+        ({"init": np.array(3)}, "init must be a scheme .* got array"),
+        ({"bias_init": None}, "bias_init must be a scheme .* got None"),
+        ({"init": [[[1, 2], [3]], np.ones((5, 3))]}, "weight 0 is ragged"),
         ({"init": "he_uniform"}, "unknown init 'he_uniform'"),
         ({"init": [np.ones((4, 5))]}, "2 weight arrays expected"),
         ({"init": [np.ones((5, 4)), np.ones((5, 3))]}, "transposed: pass array.T"),
         ({"bias_init": [np.ones(5), np.full(3, np.nan)]}, "bias 1 holds a value that is not finite"),
         ({"backend": "numby"}, "unknown backend 'numby': did you mean 'num"),
+        ({"backend": ["numpy"]}, r"unknown backend \['numpy'\].* Choose from auto"),
         ({"device": "gpu", "backend": "numpy"}, "unknown device 'gpu'"),
+        ({"device": None, "backend": "numpy"}, "unknown device None: Choose from auto, cpu, cuda"),
+        ({"device": 0, "backend": "numpy"}, "unknown device 0: Choose from auto, cpu, cuda"),
         ({"n_threads": 0, "backend": "numpy"}, "n_threads must be a whole number of at least 1"),
         ({"seed": -1}, "seed must be a whole number of at least 0"),
         ({"seed": 1.5}, "seed must be a whole number"),
@@ -230,6 +279,12 @@ def test_bad_networks(arguments, message):
     with pytest.raises(FastnetError, match=message) as caught:
         Network(**{"layer_sizes": [4, 5, 3]} | arguments)
     assert isinstance(caught.value, ValueError), "who catches ValueError catches it"
+
+
+@pytest.mark.parametrize("device", [None, 0])
+def test_a_device_that_is_no_name_is_told_where_the_backend_is_chosen_later(device):
+    with pytest.raises(SpecError, match=f"unknown device {device}: Choose from auto"):
+        Network([N_FEATURES, N_CLASSES], device=device).fit(X, LABELS, n_steps=1)
 
 
 @pytest.mark.parametrize(

@@ -83,10 +83,25 @@ def test_a_resumed_fit_ends_with_the_same_bits(case, tmp_path):
 def test_a_resumed_fit_ends_with_the_same_bits_on_every_backend(backend_name, tmp_path):
     fit = {"optimizer": Adam(0.01), "n_epochs": 6, "batch_size": 16}
     expected, first, resumed = (classifier(backend=backend_name) for _ in range(3))
-    expected.fit(X, LABELS, **fit)
+    uninterrupted = expected.fit(X, LABELS, **fit)
     first.fit(X, LABELS, **fit, callbacks=[Checkpoint(tmp_path / "fit", every_seconds=0), InterruptAt(4)])
-    resumed.fit(X, LABELS, **fit, resume_from=tmp_path / "fit")
+    history = resumed.fit(X, LABELS, **fit, resume_from=tmp_path / "fit")
     np.testing.assert_array_equal(flat(resumed), flat(expected))
+    assert record(history) == record(uninterrupted)
+
+
+def test_the_losses_of_long_epochs_are_resumed_with_the_same_bits(backend_name, tmp_path):
+    """Calls of the plan begin short and grow: a resumed epoch of 39 steps is cut otherwise than it would have been."""
+    x = np.random.default_rng(1).normal(size=(310, 5))
+
+    def fit(n_steps, **options):
+        net = Network([5, 8, 1], output="identity", dtype="float64", backend=backend_name, seed=0)
+        return net.fit(x, x[:, 0], optimizer=SGD(0.01), n_steps=n_steps, batch_size=8, **options)
+
+    uninterrupted = fit(390)
+    for n_steps in (4 * 39, 5 * 39 + 17):  # at the end of an epoch, and within one
+        fit(n_steps, callbacks=[Checkpoint(tmp_path / "fit", every_seconds=0)])
+        assert record(fit(390, resume_from=tmp_path / "fit")) == record(uninterrupted)
 
 
 @pytest.mark.parametrize("stopped_in_round", [2, 5, 8])

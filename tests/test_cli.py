@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from click.testing import CliRunner
 from fastnet import Network
 from fastnet.backends.interface import Availability
 from fastnet.cli import main
+
+CLOSED = Path("/sys/kernel")  # where Linux lets nobody make a file, not even root
 
 
 @pytest.fixture
@@ -197,6 +200,69 @@ def test_outputs_that_cannot_be_written_are_told_before_training(run, tmp_path):
         result = run("train", "or-gate", "--backend", "numpy", option, tmp_path / path, code=2)
         assert message in result.stderr
         assert result.stdout == ""
+
+
+@pytest.fixture
+def _no_training(monkeypatch):
+    monkeypatch.setattr(Network, "fit", lambda *_, **__: pytest.fail("this was to be told before training"))
+
+
+@pytest.mark.skipif(not CLOSED.is_dir(), reason="there is no folder that is closed to root")
+@pytest.mark.usefixtures("_no_training")
+@pytest.mark.parametrize("option", ["--save", "--checkpoint", "--plot"])
+def test_a_folder_that_cannot_be_written_to_is_told_before_training(run, option):
+    path = CLOSED / "curves.png"
+    message = run("train", "or-gate", "--backend", "numpy", option, path, code=2).stderr
+    assert message.startswith(f"fastnet: {path}: cannot be written: ")
+    if option == "--plot":
+        assert str(CLOSED) in run("train", "or-gate", "--plot", CLOSED, code=2).stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes are no files there")
+@pytest.mark.usefixtures("_no_training")
+@pytest.mark.parametrize("option", ["--save", "--checkpoint"])
+def test_a_pipe_is_refused_before_training(run, tmp_path, option):
+    os.mkfifo(tmp_path / "pipe")
+    assert "no regular file" in run("train", "or-gate", option, tmp_path / "pipe", code=2).stderr
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.fixture
+def to_predict(tmp_path):
+    """A saved network and four samples to predict with it."""
+    Network([2, 1], output="identity", backend="numpy", seed=0).save(tmp_path / "net.safetensors")
+    np.savez(tmp_path / "data.npz", X=np.arange(8.0).reshape(4, 2))
+    return [tmp_path / "net.safetensors", "--data", tmp_path / "data.npz", "--backend", "numpy"]
+
+
+def test_predictions_go_to_a_file_whole_or_not_at_all(run, to_predict, tmp_path, monkeypatch):
+    expected = run("predict", *to_predict).stdout
+    assert len(expected.splitlines()) == 4
+    assert run("predict", *to_predict, "-o", "-").stdout == expected
+    output = tmp_path / "predictions.csv"
+    output.write_text("older ones")
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        message = run("predict", *to_predict, "-o", output, code=2).stderr
+    assert message == f"fastnet: [Errno 28] No space left on device: '{output}'\n"
+    assert output.read_text() == "older ones"
+    assert run("predict", *to_predict, "-o", output).stdout == ""
+    assert output.read_text() == expected
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes are no files there")
+def test_predictions_go_into_a_pipe(run, to_predict, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True) as reader:
+        run("predict", *to_predict, "-o", tmp_path / "pipe")
+        assert reader.communicate()[0] == run("predict", *to_predict).stdout
+
+
+@pytest.mark.parametrize(("output", "message"), [("nowhere/x", "there is no folder"), (".", "is a folder")])
+def test_where_predictions_cannot_go_is_told_before_they_are_made(run, to_predict, output, message, monkeypatch):
+    monkeypatch.setattr(Network, "load", lambda *_, **__: pytest.fail("this was to be told before any work"))
+    monkeypatch.chdir(to_predict[0].parent)
+    assert message in run("predict", *to_predict, "-o", output, code=2).stderr
 
 
 def test_quiet_is_quiet(run, tmp_path):

@@ -283,10 +283,15 @@ for samples in (x, x.astype("f4"), np.asfortranarray(x), x[:, ::-1], (10 * x).as
     network = Network([3, 4, 2], backend="numpy", seed=0)
     network.fit(samples, x[:, 0] > 0, n_steps=2, validate_every=1)
     network.predict(samples)
+try:
+    network.predict(np.full((2, 3), np.nan))
+except ValueError as error:
+    print(error)
 print("sklearn" in sys.modules)
 """
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert finished.stdout.strip() == "False", finished.stderr
+    message = "X holds nan at sample 0, feature 0: remove or replace it"
+    assert finished.stdout.splitlines() == [message, "False"], finished.stderr
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i8", "u1", "u2"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import os
 import struct
 import sys
@@ -308,6 +309,7 @@ UNREADABLE = {
     "a word without a header": ("1,2,0\n3,four,1\n", "line 2: column 1 holds 'four'"),
     "a word after string labels": ("a,y\n1,x\nb,z\n", "line 3: column 'a' holds 'b'"),
     "a short line": ("a,b,y\n1,2,0\n3,1\n", "line 3: 2 fields, and 3 columns above"),
+    "a quotation over two lines": ('a,b,y\n1,2,0\n"3\n4",1\n', "line 3: 2 fields, and 3 columns above"),
     "a long line": ("a,b,y\n1,2,0\n3,1,2,4\n", "line 3: 4 fields, and 3 columns above"),
     "a long line after string labels": ("a,b,y\n1,2,x\n3,1,z,4\n", "line 3: 4 fields, and 3 columns above"),
     "a label missing": ("a,y\n1,x\n2,NA\n", "line 3: column 'y' holds 'NA': no target"),
@@ -328,6 +330,35 @@ def test_bad_text_is_told_with_line_and_column(tmp_path, text, message):
     with pytest.raises(DataError, match=message) as caught:
         read_table(path, target)
     assert str(path) in str(caught.value)
+
+
+WIDE = ",".join(["1.5"] * 40_000)  # a line of 160,000 characters, which none of its fields has
+LONG = "1,2,x\n" * 30_000
+NOT_ROWS = {
+    "one word": ("x" * 200_000, "its first lines are no rows of a table.*another format, such as JSON"),
+    "a line of JSON": (json.dumps({"text": "x" * 200_000}), "its first lines are no rows of a table"),
+    "open among the first": (f'a,b,y\n1,"2,x\n{LONG}', "line 2: field larger .*is a quotation mark left open"),
+    "open": (f'a,b,y\n{LONG[:180]}\n1,"2,x\n{LONG}', "line 33: field larger .*quotation mark left open"),
+    "open to the end": (f'a,b,y\n{LONG}1,2,"x\n1,2,x\n', "line 30002: column 'y' holds several lines: is a quotation"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), NOT_ROWS.values(), ids=NOT_ROWS.keys())
+def test_text_that_is_no_rows_of_a_table_is_told(tmp_path, text, message):
+    """The csv module refuses fields of 131,072 characters, and lets a quotation swallow all lines below it."""
+    path = written(tmp_path, text)
+    for read in (read_table, lambda path: read_samples(path, 2)):
+        with pytest.raises(FileFormatError, match=message) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("label", ["7", "seven"])
+def test_long_lines_of_short_fields_are_read(tmp_path, label):
+    table = read_table(written(tmp_path, f"{WIDE},{label}\n" * 3), "-1")
+    assert table.X.shape == (3, 40_000)
+    assert (table.X == 1.5).all()
+    assert table.y.astype(str).tolist() == [label] * 3
 
 
 @pytest.mark.parametrize(
@@ -403,6 +434,10 @@ BAD_ARRAYS = {
     "no targets": ({"X": X}, "no array called y"),
     "half a test part": ({"X": X, "y": Y, "X_test": X}, "no array called y_test"),
     "lengths": ({"X": X, "y": Y[:2]}, "X has 3 samples and y has 2"),
+    "two forms of targets": (
+        {"X": X, "y": Y, "X_test": X, "y_test": np.eye(3)},
+        r"y has shape \(3,\) and y_test \(3, 3\): save both in one form",
+    ),
     "one dimension": ({"X": Y, "y": Y}, r"X must hold numbers of shape \(N, D\)"),
     "strings": ({"X": X.astype(str), "y": Y}, "X must hold numbers"),
     "not a number": ({"X": np.where(X == 4, np.nan, X), "y": Y}, "column 1 holds nan in sample 1"),

@@ -154,6 +154,13 @@ def test_unknown_names_in_a_description_are_told(described, message):
         optimizer_from_dict(described)
 
 
+@pytest.mark.parametrize("schedule", ["step", "exponential", "cosine", "inverse_scaling"])
+def test_a_schedule_without_its_first_rate_is_told_what_is_missing(schedule):
+    name = type(optimizer_from_dict({"learning_rate": {"schedule": schedule, "initial": 1}}).learning_rate).__name__
+    with pytest.raises(SpecError, match=f"{name} needs initial: for example initial = 0.1"):
+        optimizer_from_dict({"learning_rate": {"schedule": schedule}})
+
+
 @pytest.mark.parametrize("bad", [0.0, -0.1, float("nan"), float("inf"), "fast", None, True, [0.1]], ids=repr)
 @pytest.mark.parametrize("optimizer", [SGD, Adam, AdamW])
 def test_learning_rates_that_are_none_are_refused(optimizer, bad):
@@ -172,15 +179,34 @@ def test_learning_rates_that_are_none_are_refused(optimizer, bad):
         (lambda bad: AdamW(weight_decay=bad), "weight_decay must be finite and not negative"),
         (lambda bad: CosineDecay(0.1, final=bad), "final must be finite and not negative"),
         (lambda bad: StepDecay(0.1, factor=bad), "factor must be positive"),
-        (lambda bad: StepDecay(0.1, every=bad), "every must be positive"),
+        (lambda bad: StepDecay(0.1, every=bad), "every must be a whole number of at least 1"),
         (lambda bad: InverseScaling(0.1, power=bad), "power must be positive"),
         (ExponentialDecay, "initial must be positive"),
     ],
 )
-@pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf"), "much"], ids=repr)
+@pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf"), "much", None, True], ids=repr)
 def test_options_out_of_range_are_refused(make, message, bad):
     with pytest.raises(SpecError, match=message):
         make(bad)
+
+
+@pytest.mark.parametrize("every", [0, 0.5, 1000.0], ids=repr)
+def test_steps_between_two_rates_are_counted(every):
+    with pytest.raises(SpecError, match=f"StepDecay: every must be a whole number of at least 1, got {every}"):
+        StepDecay(0.1, every=every)
+
+
+def test_whole_numbers_beyond_every_float_are_refused():
+    for make in (SGD, Adam, StepDecay, lambda huge: Adam(epsilon=huge), lambda huge: AdamW(weight_decay=huge)):
+        with pytest.raises(SpecError, match="finite"):
+            make(10**400)
+
+
+@pytest.mark.parametrize("nesterov", ["no", "false", 0, None], ids=repr)
+def test_nesterov_is_a_switch(nesterov):
+    """A word that means no must not switch it on."""
+    with pytest.raises(SpecError, match=f"SGD: nesterov must be True or False, got {nesterov!r}"):
+        SGD(momentum=0.9, nesterov=nesterov)
 
 
 def test_nesterov_needs_momentum():
@@ -188,11 +214,19 @@ def test_nesterov_needs_momentum():
         SGD(nesterov=True)
 
 
-@pytest.mark.parametrize("rate", [np.float32(0.5), np.float64(0.5), np.int64(1)], ids=lambda rate: rate.dtype.name)
-def test_numbers_of_numpy_are_learning_rates(rate):
-    optimizer = SGD(rate)
-    assert optimizer == SGD(float(rate))
-    assert json.dumps(optimizer_to_dict(optimizer))
+@pytest.mark.parametrize("number", [np.float32, np.float64, np.float16], ids=lambda number: number.__name__)
+def test_numbers_of_numpy_are_as_good_as_pythons(number):
+    half, eight, yes = number(0.5), np.int64(8), np.True_
+    for optimizer, expected in (
+        (SGD(half, momentum=half, nesterov=yes), SGD(0.5, momentum=0.5, nesterov=True)),
+        (SGD(eight), SGD(8)),
+        (SGD(StepDecay(half, factor=half, every=eight)), SGD(StepDecay(0.5, factor=0.5, every=8))),
+        (SGD(CosineDecay(half, final=half)), SGD(CosineDecay(0.5, final=0.5))),
+        (Adam(half, beta_1=half, beta_2=half, epsilon=half), Adam(0.5, beta_1=0.5, beta_2=0.5, epsilon=0.5)),
+        (AdamW(weight_decay=half), AdamW(weight_decay=0.5)),
+    ):
+        assert optimizer == expected
+        assert json.dumps(optimizer_to_dict(optimizer)) == json.dumps(optimizer_to_dict(expected))
 
 
 def test_a_schedule_of_ones_own_can_be_used_but_not_written_down():

@@ -15,11 +15,13 @@ from safetensors.numpy import save_file
 from fastnet import FileFormatError, Network, persistence
 from fastnet.data import TargetCoding
 from fastnet.parameters import ParameterLayout, Parameters
-from fastnet.persistence import load_arrays, load_network, save_arrays, save_network
+from fastnet.persistence import check_writable, load_arrays, load_network, save_arrays, save_network
 from fastnet.spec import ACTIVATIONS, HEADS, REDUCTIONS, NetworkSpec
 
 X = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
 WORDS = np.array(["ant", "bee", "cicada"])[np.arange(30) % 3]
+
+CLOSED = Path("/sys/kernel")  # where Linux lets nobody make a file, not even root
 
 
 @pytest.fixture
@@ -206,7 +208,10 @@ TENSORS = {"weight_0": np.ones((2, 1), np.float32), "bias_0": np.ones(1, np.floa
         ({"network": NETWORK | {"output": "maxout"}, "coding": None}, TENSORS),
         ({"network": NETWORK | {"layer_sizes": 3}, "coding": None}, TENSORS),
         ({"network": NETWORK | {"layer_sizes": [3, 1]}, "coding": None}, TENSORS),
+        ({"network": NETWORK | {"layer_sizes": [10**30, 1]}, "coding": None}, TENSORS),
+        ({"network": NETWORK | {"layer_sizes": [10**16, 1]}, "coding": None}, TENSORS),
         ({"network": NETWORK | {"l2": "much"}, "coding": None}, TENSORS),
+        pytest.param({"network": NETWORK | {"l2": 10**400}, "coding": None}, TENSORS, id="l2-beyond-floats"),
         ({"network": NETWORK, "coding": {"task": "regression"}}, TENSORS),
         ({"network": NETWORK, "coding": 3}, TENSORS),
         ({"network": NETWORK, "coding": None}, {"weight_0": TENSORS["weight_0"]}),
@@ -236,8 +241,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(saved, error, momen
 
     before = saved.read_bytes()
     monkeypatch.setattr(persistence.os if moment == "fsync" else Path, moment, fail)
-    with pytest.raises(type(error)):
+    with pytest.raises(type(error)) as caught:
         Network([4, 3], seed=1).save(saved)
+    if isinstance(error, OSError):
+        assert caught.value.filename == str(saved)
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
 
@@ -263,24 +270,79 @@ def test_a_file_has_the_permissions_that_any_new_file_has(saved):
     assert stat.S_IMODE(saved.stat().st_mode) == stat.S_IMODE(saved.with_name("plain").stat().st_mode)
 
 
-def test_places_where_nothing_can_be_written_or_read_are_told(trained, tmp_path):
+@pytest.mark.parametrize(
+    "write", [lambda path: Network([4, 3], seed=1).save(path), check_writable], ids=["save", "check"]
+)
+def test_places_where_nothing_can_be_written_are_told_as_they_were_named(write, tmp_path):
+    """In the words of the user, who knows nothing of temporary files."""
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(FileNotFoundError, match="missing"):
-        trained.save(tmp_path / "missing" / "net")
-    with pytest.raises(NotADirectoryError, match="file"):
-        trained.save(tmp_path / "file" / "net")
-    with pytest.raises(IsADirectoryError):
-        trained.save(tmp_path / "folder")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing" / "net")
+    for path, error in (
+        (tmp_path / "missing" / "net", FileNotFoundError),
+        (tmp_path / "nowhere", FileNotFoundError),
+        (tmp_path / "file" / "net", NotADirectoryError),
+        (tmp_path / "folder", IsADirectoryError),
+    ):
+        with pytest.raises(error) as caught:
+            write(path)
+        assert caught.value.filename == str(path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "nowhere"], "nothing is left behind"
+
+
+def test_places_where_nothing_can_be_read_are_told(tmp_path):
+    (tmp_path / "folder").mkdir()
     with pytest.raises(FileNotFoundError, match="missing"):
         Network.load(tmp_path / "missing")
     with pytest.raises(IsADirectoryError, match="folder"):
         Network.load(tmp_path / "folder")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"], "nothing is left behind"
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_must_not_be_written_to_is_told(trained, tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError):
-        trained.save(tmp_path / "net")
+    for write in (trained.save, check_writable):
+        with pytest.raises(PermissionError) as caught:
+            write(tmp_path / "net")
+        assert caught.value.filename == str(tmp_path / "net")
+
+
+@pytest.mark.skipif(not CLOSED.is_dir(), reason="there is no folder that is closed to root")
+def test_a_folder_that_nobody_can_write_to_is_told(trained):
+    for write in (trained.save, check_writable):
+        with pytest.raises(OSError, match="net") as caught:
+            write(CLOSED / "net")
+        assert caught.value.filename == str(CLOSED / "net")
+
+
+def test_what_can_be_written_is_not_touched_by_the_question(saved):
+    before = saved.read_bytes()
+    check_writable(saved)
+    check_writable(saved.with_name("new"))
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need privileges elsewhere")
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_stays_a_link_and_what_it_points_to_is_written(trained, tmp_path, exists):
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / "net", tmp_path / "link"
+    if exists:
+        target.write_text("an older file")
+    link.symlink_to(Path("elsewhere") / "net")
+    check_writable(link)
+    trained.save(link)
+    assert link.is_symlink()
+    assert not target.is_symlink()
+    np.testing.assert_array_equal(Network.load(target).predict(X), trained.predict(X))
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes are no files there")
+def test_a_pipe_is_not_replaced(trained, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for write in (trained.save, check_writable):
+        with pytest.raises(FileExistsError, match=r"no regular file.*pipe"):
+            write(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()

@@ -264,6 +264,8 @@ MISTAKES = {
     "a list for a source": (minimal(data="source = ['digits']"), "unknown source"),
     "init key": (with_network("init = {schema = 'normal'}"), "did you mean 'scheme'"),
     "unknown optimizer": (minimal(optimizer="name = 'adma'"), "did you mean 'adam'"),
+    "no first rate": (minimal(optimizer="learning_rate = {schedule = 'cosine'}"), "CosineDecay needs initial"),
+    "a word for a switch": (minimal(optimizer="momentum = 0.9\nnesterov = 'no'"), "nesterov must be True or False"),
     "true for a number": (minimal(training="n_steps = true"), "n_steps .*must be a whole number, got True"),
     "no length": (minimal(training="seed = 1"), "says how long: n_steps or n_epochs"),
     "two lengths": (minimal(training="n_steps = 1\nn_epochs = 1"), "says how long: n_steps or n_epochs"),
@@ -345,6 +347,41 @@ def test_sizes_come_from_the_data(tmp_path, recipe_file, output, y, n_outputs):
     run.fit()
     if y.ndim == 1 and output in ("softmax", "sigmoid"):
         assert set(run.network.classes.astype(str)) == set(np.unique(y).astype(str))
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("y", [np.zeros(30, int), np.full(30, 7), np.array(["ham"] * 30)], ids=["0", "7", "ham"])
+def test_a_single_class_is_told(tmp_path, recipe_file, output, y):
+    recipe = load_recipe(recipe_file(with_network(f'output = "{output}"')))
+    with pytest.raises(DataError, match=rf"own\.npz: the target holds one class only, {y[0].item()!r}, and .* add"):
+        prepare(recipe, data=own_data(tmp_path, y), backend="numpy")
+
+
+def test_values_for_a_softmax_are_told(tmp_path, recipe_file):
+    recipe = load_recipe(recipe_file(minimal()))
+    with pytest.raises(DataError, match=r"the target holds values, such as 0\.25, and a softmax .*--target.*identity"):
+        prepare(recipe, data=own_data(tmp_path, np.array([1, 0.25, 2] * 10)), backend="numpy")
+
+
+@pytest.mark.parametrize(
+    ("y", "y_test", "unknown"),
+    [(["a", "b"], ["a", "c"], "'c'"), ([5, 6], [5, 7], "'7'"), (["a", "b"], ["c", "d"], "'c'")],
+)
+@pytest.mark.parametrize("n_outputs", ['"auto"', 3])
+def test_a_class_that_is_held_out_alone_is_told(tmp_path, recipe_file, y, y_test, unknown, n_outputs):
+    np.savez(tmp_path / "own.npz", X=np.ones((2, 3)), y=y, X_test=np.ones((2, 3)), y_test=y_test)
+    recipe = load_recipe(recipe_file(minimal(network=f'layer_sizes = ["auto", 3, {n_outputs}]')))
+    with pytest.raises(DataError, match=rf"own\.npz: the held-out part has samples of class {unknown}, and"):
+        prepare(recipe, data=tmp_path / "own.npz", backend="numpy")
+
+
+def test_a_number_that_is_held_out_alone_has_its_output(tmp_path, recipe_file):
+    """Classes that count from zero have their outputs anyway, and what is not learned counts as wrong."""
+    np.savez(tmp_path / "own.npz", X=np.ones((2, 3)), y=[0, 1], X_test=np.ones((2, 3)), y_test=[0, 2])
+    run = prepare(load_recipe(recipe_file(minimal())), data=tmp_path / "own.npz", backend="numpy")
+    run.fit()
+    assert run.network.spec.n_outputs == 3
+    assert run.evaluate()["held-out"]["accuracy"] <= 0.5
 
 
 def test_a_recipes_path_is_relative_to_its_file(tmp_path, recipe_file, monkeypatch):

@@ -22,6 +22,7 @@ def network(**options):
         ({"layer_sizes": (4, 0, 2)}, "at least 1"),
         ({"layer_sizes": (4, -3, 2)}, "at least 1"),
         ({"layer_sizes": (4, 2.5, 2)}, "whole numbers"),
+        ({"layer_sizes": (4, 10**30, 2)}, "more weights than memory has addresses"),
         ({"layer_sizes": (4, True, 2)}, "whole numbers"),
         ({"layer_sizes": (4, "3", 2)}, "whole numbers"),
         ({"activations": ()}, "1 hidden layers need 1 activations, got 0"),

@@ -71,7 +71,7 @@ def create_backend(name: str, device: str = "auto", n_threads: int | None = None
     if n_threads is not None:
         require_count("n_threads", n_threads)
         n_threads = int(n_threads)
-    if name not in _factories():
+    if not isinstance(name, str) or name not in _factories():
         raise unknown_name("backend", name, ["auto", *_factories()])
     module_name, _, attribute = _factories()[name].partition(":")
     try:
@@ -179,11 +179,13 @@ def seconds_to_start() -> float:
         return 0.0
 
 
-def check_device(device: str) -> None:
+def check_device(device: object) -> None:
     """Raise `SpecError` for a device that has no meaning."""
-    kind, _, index = device.partition(":")
-    if device not in ("auto", "cpu", "cuda") and not (kind == "cuda" and index.isdecimal()):
-        raise SpecError(f"unknown device {device!r}: Choose from auto, cpu, cuda (the first GPU), cuda:1 (the second).")
+    if isinstance(device, str):
+        kind, _, index = device.partition(":")
+        if device in ("auto", "cpu", "cuda") or (kind == "cuda" and index.isdecimal()):
+            return
+    raise SpecError(f"unknown device {device!r}: Choose from auto, cpu, cuda (the first GPU), cuda:1 (the second).")
 
 
 def _threads_from_environment() -> int | None:

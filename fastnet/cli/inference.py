@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnet.cli.options import ExistingOrNot, backend_options, data_options, to_json
+from fastnet.cli.options import ExistingOrNot, backend_options, check_output, data_options, to_json
 from fastnet.errors import DataError
 
 __all__ = ["evaluate", "predict"]
@@ -20,14 +20,14 @@ __all__ = ["evaluate", "predict"]
 @click.argument("network", type=ExistingOrNot)
 @data_options
 @click.option("--probabilities", is_flag=True, help="Probabilities of all classes, not the likeliest class.")
-@click.option("-o", "--output", type=click.File("w"), default="-", help="Write to a file, not to standard output.")
+@click.option("-o", "--output", type=ExistingOrNot, metavar="FILE", help="Write to a file, not to standard output.")
 @backend_options
 def predict(
     network: Path,
     data: Path | None,
     target: str | None,
     probabilities: bool,
-    output: IO[str],
+    output: Path | None,
     backend: str | None,
     device: str,
     n_threads: int | None,
@@ -35,11 +35,12 @@ def predict(
     """Predict with a saved NETWORK: one line per sample, values separated by commas."""
     from fastnet.network import Network
 
+    if output is not None and not _is_stream(output):
+        check_output(output)
     net = Network.load(network, backend=backend, device=device, n_threads=n_threads)
     samples, _ = _read(net.spec.n_features, data, target)
     predictions = net.predict_proba(samples) if probabilities else net.predict(samples)
-    for row in np.atleast_2d(predictions.T).T:
-        click.echo(",".join(_as_text(value) for value in row), file=output)
+    _write((",".join(map(_as_text, row)) for row in np.atleast_2d(predictions.T).T), output)
 
 
 @click.command()
@@ -88,6 +89,24 @@ def _read(n_features: int, data: Path | None, target: str | None) -> tuple[NDArr
         _, samples, targets = load("mnist", data=data).judged_on
         return samples, targets
     return read_samples(data, n_features, target)
+
+
+def _write(lines: Iterable[str], output: Path | None) -> None:
+    """Lines to a file, which is written whole or not at all, or to where lines are read as they come."""
+    if output is not None and not _is_stream(output):
+        from fastnet.persistence import replacing
+
+        with replacing(output) as file:
+            file.writelines(f"{line}\n".encode() for line in lines)
+        return
+    with click.open_file(output or "-", "w") as stream:
+        for line in lines:
+            click.echo(line, file=stream)
+
+
+def _is_stream(output: Path) -> bool:
+    """Whether it is standard output, a pipe or a device, all of which are written to and not replaced."""
+    return str(output) == "-" or (output.exists() and not output.is_file() and not output.is_dir())
 
 
 def _as_text(value: object) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 
 import click
 
-__all__ = ["ExistingOrNot", "backend_options", "data_options", "quiet_option", "to_json"]
+from fastnet.errors import SpecError
+
+__all__ = ["ExistingOrNot", "backend_options", "check_output", "data_options", "quiet_option", "to_json"]
 
 ExistingOrNot: Any = click.Path(path_type=Path)  # whether it exists is for the reader to say, in its own words
 
@@ -39,6 +41,26 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def check_output(path: Path) -> None:
+    """Find out before work is done, not after, that a file could not be written.
+
+    Raises
+    ------
+    SpecError
+        The message says why.
+    """
+    from fastnet.persistence import check_writable
+
+    if path.is_dir():
+        raise SpecError(f"{path}: is a folder, and a file is to be written")
+    if not path.absolute().parent.is_dir():
+        raise SpecError(f"{path}: there is no folder {path.parent} to write it to")
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be written: {error.strerror or error}; name another file") from error
 
 
 def to_json(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastnet.cli.options import ExistingOrNot, backend_options, data_options, quiet_option, to_json
+from fastnet.cli.options import ExistingOrNot, backend_options, check_output, data_options, quiet_option, to_json
 from fastnet.errors import SpecError
 from fastnet.spec import DTYPES
 
@@ -81,12 +81,9 @@ def train(
 
 def _check_outputs(save: Path | None, plot: Path | None, checkpoint: Path | None) -> None:
     """Find out before training, not after, that something could not be written."""
-    for path in (save, plot, checkpoint):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise SpecError(f"{path}: there is no folder {path.parent} to write it to")
     for path in (save, checkpoint):
-        if path is not None and path.is_dir():
-            raise SpecError(f"{path}: is a folder, and a file is to be written")
+        if path is not None:
+            check_output(path)
     if plot is not None:
         from fastnet.plotting import image_suffixes
 
@@ -95,6 +92,7 @@ def _check_outputs(save: Path | None, plot: Path | None, checkpoint: Path | None
             raise SpecError(f"{plot}: cannot draw that kind of file; name a folder, or use {', '.join(suffixes)}")
         if not plot.suffix and plot.exists() and not plot.is_dir():
             raise SpecError(f"{plot}: is a file, and pictures go into a folder")
+        check_output(plot / "curves.png" if plot.is_dir() else plot)  # where a file can be made, a folder can be
 
 
 def _callbacks(checkpoint: Path | None, quiet: bool) -> list[Callback]:

@@ -113,6 +113,8 @@ def _table_of_arrays(path: Path, target: str | None) -> Table:
     if arrays.has("X_test") or arrays.has("y_test"):
         x_test, y_test = arrays.samples("X_test")[0], arrays.targets("y_test")
         _require_same_length(path, "X_test", x_test, "y_test", y_test)
+        if y_test.shape[1:] != y.shape[1:]:
+            raise DataError(f"{path}: y has shape {y.shape} and y_test {y_test.shape}: save both in one form")
         x_test, y_test = _features(path, x_test, ()), _targets(path, y_test, "y_test")
     return Table(path.name, _features(path, x, ()), _targets(path, y, "y"), x_test, y_test, image_shape=image_shape)
 

@@ -55,7 +55,7 @@ class TextFile:
     Raises
     ------
     FileFormatError
-        The file is not text.
+        The file is not text, or its first lines are no rows of a table.
     DataError
         It has no rows, or a single column.
     """
@@ -64,7 +64,7 @@ class TextFile:
         self.path = path
         lines = self._first_lines()
         self._delimiter = _sniff_delimiter(lines)
-        rows = [[field.strip() for field in row] for row in csv.reader(lines, delimiter=self._delimiter)]
+        rows = self._first_rows(lines)
         if not rows:
             raise DataError(f"{path}: is empty")
         named = _is_header(rows[0], rows[1] if len(rows) > 1 else [])
@@ -81,6 +81,8 @@ class TextFile:
         ------
         DataError
             A cell is not a number, or a line has too few or too many; the message names line and column.
+        FileFormatError
+            The file is not text, or a quotation mark is left open.
         """
         features = [column for column in self.used if column != target]
         if target is None:
@@ -124,6 +126,8 @@ class TextFile:
         labels = []
         for line, row in self._rows():
             label = row[column].strip()
+            if "\n" in label:
+                raise self._open_quotation(line, f"{self._describe(column)} holds several lines")
             if label.lower() in _MISSING:
                 raise DataError(f"{self.path}, line {line}: {self._describe(column)} holds {label!r}: no target")
             labels.append(label)
@@ -142,17 +146,21 @@ class TextFile:
         return None
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Line number, counted from one, and fields of every row below the header."""
+        """Number of the first line, counted from one, and fields of every row below the header."""
         with self.path.open(encoding=_ENCODING, newline="") as file:
-            reader = csv.reader(file, delimiter=self._delimiter)
-            for row in reader:
-                if reader.line_num <= self._n_header_lines or not row:
-                    continue
-                if len(row) != len(self.names):
-                    raise DataError(
-                        f"{self.path}, line {reader.line_num}: {len(row)} fields, and {len(self.names)} columns above"
-                    )
-                yield reader.line_num, row
+            reader, line = csv.reader(file, delimiter=self._delimiter), 1
+            try:
+                for row in reader:
+                    if line > self._n_header_lines and row:
+                        self._require_all_columns(line, row)
+                        yield line, row
+                    line = reader.line_num + 1
+            except csv.Error as error:
+                raise self._open_quotation(line, str(error)) from error
+
+    def _require_all_columns(self, line: int, row: list[str]) -> None:
+        if len(row) != len(self.names):
+            raise DataError(f"{self.path}, line {line}: {len(row)} fields, and {len(self.names)} columns above")
 
     def _check_lengths(self) -> None:
         for _ in self._rows():
@@ -166,12 +174,24 @@ class TextFile:
         except UnicodeDecodeError as error:
             raise self._not_text(error) from error
 
+    def _first_rows(self, lines: list[str]) -> list[list[str]]:
+        try:
+            return [[field.strip() for field in row] for row in csv.reader(lines, delimiter=self._delimiter)]
+        except csv.Error as error:
+            raise FileFormatError(
+                f"{self.path}: its first lines are no rows of a table ({error}): is this another format, such as JSON, "
+                "or is a quotation mark left open?"
+            ) from error
+
     def _line_of_first_row(self) -> int:
         with self.path.open(encoding=_ENCODING) as file:
             return next(number for number, line in enumerate(file, 1) if line.strip())
 
     def _describe(self, column: int) -> str:
         return f"column {self.names[column]!r}" if self._n_header_lines else f"column {column}"
+
+    def _open_quotation(self, line: int, symptom: str) -> FileFormatError:
+        return FileFormatError(f"{self.path}, line {line}: {symptom}: is a quotation mark left open there?")
 
     def _not_text(self, error: UnicodeDecodeError) -> FileFormatError:
         return FileFormatError(
@@ -181,11 +201,17 @@ class TextFile:
 
 def _sniff_delimiter(lines: list[str]) -> str:
     """The delimiter that cuts all of the first lines into equally many fields, or the one that finds most."""
-    n_fields = {
-        delimiter: [len(row) for row in csv.reader(lines, delimiter=delimiter)] or [1] for delimiter in _DELIMITERS
-    }
+    n_fields = {delimiter: _count_fields(lines, delimiter) for delimiter in _DELIMITERS}
     even = [delimiter for delimiter in _DELIMITERS if len(set(n_fields[delimiter])) == 1 and n_fields[delimiter][0] > 1]
     return even[0] if even else max(_DELIMITERS, key=lambda delimiter: n_fields[delimiter][0])
+
+
+def _count_fields(lines: list[str], delimiter: str) -> list[int]:
+    """Fields of each row; one where the delimiter leaves a line whole that is longer than csv lets a field be."""
+    try:
+        return [len(row) for row in csv.reader(lines, delimiter=delimiter)] or [1]
+    except csv.Error:
+        return [1]
 
 
 def _is_header(first: list[str], second: list[str]) -> bool:

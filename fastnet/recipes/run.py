@@ -153,21 +153,48 @@ def _n_outputs(output: str, table: Table) -> int:
     """Outputs that the targets ask for."""
     if table.y.ndim == 2:
         return int(table.y.shape[1])
-    if output not in ("softmax", "sigmoid") or table.y.dtype.kind == "f":
+    if output not in ("softmax", "sigmoid"):
         return 1
-    n_classes = len(_classes(table))
-    return 1 if output == "sigmoid" and n_classes <= 2 else n_classes
+    if table.y.dtype.kind == "f":
+        if output == "softmax":
+            value = table.y[np.argmax(table.y != np.floor(table.y))]
+            raise DataError(
+                f"{table.name}: the target holds values, such as {value:g}, and a softmax tells classes apart: name "
+                'another column with --target, or write output = "identity" in a recipe of your own'
+            )
+        return 1
+    classes = _classes(table)
+    if len(classes) == 1:
+        raise DataError(
+            f"{table.name}: the target holds one class only, {classes[0].item()!r}, and nothing to tell it from: add "
+            "samples of another class, or name another column with --target"
+        )
+    return 1 if output == "sigmoid" and len(classes) == 2 else len(classes)
 
 
 def _with_usable_labels(table: Table, arguments: Mapping[str, Any]) -> Table:
     """Labels that are whole numbers, but do not count from zero, as strings: a network numbers those itself."""
     is_classifier = arguments.get("output", "softmax") in ("softmax", "sigmoid")
-    if not is_classifier or table.y.ndim != 1 or table.y.dtype.kind != "i":
+    if not is_classifier or table.y.ndim != 1 or table.y.dtype.kind not in "iU":
         return table
-    classes = _classes(table)
-    if classes[0] >= 0 and classes[-1] < max(arguments["layer_sizes"][-1], 2):
-        return table
-    return replace(table, y=table.y.astype(str), y_test=None if table.y_test is None else table.y_test.astype(str))
+    if table.y.dtype.kind == "i":
+        classes = _classes(table)
+        if classes[0] >= 0 and classes[-1] < max(arguments["layer_sizes"][-1], 2):
+            return table
+        y_test = None if table.y_test is None else table.y_test.astype(str)
+        table = replace(table, y=table.y.astype(str), y_test=y_test)
+    _require_classes_to_learn(table)
+    return table
+
+
+def _require_classes_to_learn(table: Table) -> None:
+    """Raise `DataError` if the held-out part has classes, named by strings, that the training part has not."""
+    unknown = [] if table.y_test is None else np.setdiff1d(table.y_test, table.y).tolist()
+    if unknown:
+        raise DataError(
+            f"{table.name}: the held-out part has samples of class {unknown[0]!r}, and the training part has none to "
+            "learn it from: add some there, or leave the class out"
+        )
 
 
 def _classes(table: Table) -> NDArray:
