@@ -16,7 +16,7 @@ from fastnet.backends.array_backend import NumpyNamespace
 from fastnet.backends.registry import Choice, choose_backend
 from fastnet.backends.work import Work
 from fastnet.callbacks import Callback, as_callbacks
-from fastnet.data import Dataset, TargetCoding, make_dataset, split_validation, validate_samples
+from fastnet.data import Dataset, make_dataset, split_validation, validate_samples
 from fastnet.errors import SpecError, require_count
 from fastnet.history import History
 from fastnet.initializers import RandomSource, draw_seed, initialize, random_source
@@ -24,6 +24,7 @@ from fastnet.optimizers import SGD, Optimizer
 from fastnet.parameters import ParameterLayout, Parameters
 from fastnet.run_settings import RunSettings
 from fastnet.spec import NetworkSpec, TrainingSpec, describe_network
+from fastnet.targets import TargetCoding
 from fastnet.training import TrainingRun
 
 __all__ = ["Network"]

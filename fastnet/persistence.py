@@ -16,10 +16,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnet.data import TargetCoding
 from fastnet.errors import FastnetError, FileFormatError
 from fastnet.parameters import ParameterLayout, Parameters
 from fastnet.spec import NetworkSpec
+from fastnet.targets import TargetCoding
 
 __all__ = ["check_writable", "load_arrays", "load_network", "replacing", "save_arrays", "save_network"]
 

@@ -12,8 +12,9 @@ from scipy import sparse
 from sklearn.utils import check_array
 
 from fastnet import DataError
-from fastnet.data import TargetCoding, make_dataset, split_validation, validate_samples
+from fastnet.data import make_dataset, split_validation, validate_samples
 from fastnet.spec import NetworkSpec
+from fastnet.targets import TargetCoding
 
 N_SAMPLES = 12
 

@@ -17,7 +17,7 @@ PACKAGE = Path(fastnet.__file__).parent
 LAYERS = [
     ["errors"],
     ["optimizers", "spec", "parameters"],
-    ["reference", "data", "initializers"],
+    ["reference", "arrays", "targets", "data", "initializers"],
     ["backends", "backends.interface", "backends.work"],
     ["backends.array_plan", "backends.array_engine"],
     ["backends.array_backend", "backends.numba_backend", "backends.cupy_backend"],

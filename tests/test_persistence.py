@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from fastnet import FileFormatError, Network, persistence
-from fastnet.data import TargetCoding
 from fastnet.parameters import ParameterLayout, Parameters
 from fastnet.persistence import check_writable, load_arrays, load_network, save_arrays, save_network
 from fastnet.spec import ACTIVATIONS, HEADS, REDUCTIONS, NetworkSpec
+from fastnet.targets import TargetCoding
 
 X = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
 WORDS = np.array(["ant", "bee", "cicada"])[np.arange(30) % 3]

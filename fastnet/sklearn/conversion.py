@@ -16,10 +16,10 @@ from sklearn.neural_network._base import ACTIVATIONS as SCIKIT_LEARN_ACTIVATIONS
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
-from fastnet.data import TargetCoding
 from fastnet.network import Network
 from fastnet.sklearn import translation
 from fastnet.spec import NetworkSpec
+from fastnet.targets import TargetCoding
 
 __all__ = ["Convertible"]
 

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from fastnet import reference
 from fastnet.backends.array_backend import NumpyBackend, NumpyNamespace
 from fastnet.backends.interface import TrainingPlan
-from fastnet.data import Dataset, TargetCoding, make_dataset
+from fastnet.data import Dataset, make_dataset
 from fastnet.errors import SpecError
 from fastnet.initializers import initialize
 from fastnet.optimizers import Optimizer
 from fastnet.parameters import ParameterLayout, Parameters
 from fastnet.spec import NetworkSpec, TrainingSpec
+from fastnet.targets import TargetCoding
 from fastnet.workloads.samples import DataPath, Samples
 
 __all__ = ["SMOKE_SCALE", "LoadedWorkload", "Workload"]
