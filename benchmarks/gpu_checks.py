@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
+from gpu_apart import describe
 from numpy.typing import NDArray
 
 from fastnet import testing
@@ -15,6 +17,7 @@ from fastnet.backends.array_backend import NumpyBackend
 from fastnet.backends.array_plan import ArrayPlan
 from fastnet.backends.cupy_backend import CupyBackend
 from fastnet.backends.interface import Backend
+from fastnet.backends.registry import create_backend
 from fastnet.benchmarking import BackendTrial, n_usable_cpus
 from fastnet.data import Dataset
 from fastnet.errors import UnsupportedSpecError
@@ -22,6 +25,8 @@ from fastnet.parameters import Parameters
 from fastnet.spec import TrainingSpec
 from fastnet.testing import Problem, oracle
 from fastnet.workloads import LoadedWorkload
+
+DEFAULT = "default"  # stands for whichever path the backend chooses
 
 
 def path_names() -> list[str]:
@@ -71,6 +76,11 @@ class OnePath(CupyBackend):
             return super().plan_training(spec, parameters, dataset)
 
 
+def backend_of(path: str, device: str) -> Backend:
+    """The backend as it is for `DEFAULT`, or kept to one of :func:`path_names`."""
+    return create_backend("cupy", device) if path == DEFAULT else OnePath(device, path)
+
+
 @dataclass
 class Parity:
     """What became of the checks of the conformance kit: how many passed, and what the others say, by name."""
@@ -79,24 +89,37 @@ class Parity:
     failed: dict[str, str] = field(default_factory=dict)
     not_taken: dict[str, str] = field(default_factory=dict)
 
+    def add(self, name: str, outcome: str, reason: str) -> None:
+        """Take down a check that has "passed" or "failed", or is "not taken"."""
+        if outcome == "passed":
+            self.n_passed += 1
+        else:
+            (self.failed if outcome == "failed" else self.not_taken)[name] = reason
+
     def __str__(self) -> str:
         n_checks = self.n_passed + len(self.failed)
         others = f", {len(self.not_taken)} are not for it" if self.not_taken else ""
         return f"{self.n_passed} of {n_checks} checks passed{others}"
 
 
-def check_parity(backend: Backend) -> Parity:
-    """Every check of the conformance kit."""
-    parity = Parity()
-    for name, check in testing.conformance_checks().items():
+def check_parity(path: str, device: str, names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Name, outcome and reason, as `Parity.add` has them, of checks of the conformance kit.
+
+    It ends after an error that is no mere difference, as the device may not be fit for use after it.
+    """
+    checks, backend = testing.conformance_checks(), backend_of(path, device)
+    for name in names:
         try:
-            check(backend)
-            parity.n_passed += 1
+            checks[name](backend)
         except UnsupportedSpecError as error:
-            parity.not_taken[name] = str(error)
-        except Exception as error:  # one error of the device must not hide what else there is to tell
-            parity.failed[name] = describe(error)
-    return parity
+            yield name, "not taken", str(error)
+        except AssertionError as error:
+            yield name, "failed", describe(error)
+        except Exception as error:
+            yield name, "failed", describe(error)
+            return
+        else:
+            yield name, "passed", ""
 
 
 # Of a whole gradient, relative to the reference's in the 2-norm.
@@ -137,8 +160,3 @@ def check_repeatable(backend: Backend, loaded: LoadedWorkload) -> str | None:
         except Exception as error:
             return describe(error)
     return EQUAL if np.array_equal(*reached) else f"not equal: {np.count_nonzero(np.not_equal(*reached))} parameters"
-
-
-def describe(error: Exception) -> str:
-    """One line."""
-    return f"{type(error).__name__}: {error}".partition("\n")[0]

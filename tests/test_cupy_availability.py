@@ -57,10 +57,11 @@ def test_import_of_cupy_fails(monkeypatch):
             if name == "cupy":
                 raise PermissionError(13, "Permission denied: '/home/someone/.cupy'")
 
-    monkeypatch.delitem(sys.modules, "cupy")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(sys, "meta_path", [Unwritable, *sys.meta_path])
-    message = reason()
+    with monkeypatch.context() as changed:  # all is as it was before the emulation is taken away
+        changed.delitem(sys.modules, "cupy")
+        changed.setattr(importlib.util, "find_spec", lambda name: name)
+        changed.setattr(sys, "meta_path", [Unwritable, *sys.meta_path])
+        message = reason()
     assert "PermissionError" in message
     assert "CUPY_CACHE_DIR" in message
 

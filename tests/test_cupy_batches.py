@@ -1,7 +1,8 @@
-"""Mini-batches on an emulated GPU: a few kernels of our own per step, replayed as a graph."""
+"""Mini-batches on an emulated GPU: a few kernels of our own per step, replayed in graphs."""
 
 from __future__ import annotations
 
+import re
 import weakref
 from dataclasses import replace
 from functools import cache
@@ -228,18 +229,49 @@ def run_steps(backend, cuts=(0, 11)):
 
 
 def test_same_bits_from_graphs_chunks_and_runs_of_any_length(backend, machine, monkeypatch):
-    """A longer run than the one before needs more room for its order, and another graph."""
     from fastnet.backends.cupy_backend import chunks, replay
 
+    monkeypatch.setattr(replay, "GRAPH_LENGTHS", ())
     expected = run_steps(backend)
-    assert machine.n_graph_launches == 0
-    for steps_per_graph, cuts, n_graphs in ((2, (0, 11), 5), (4, (0, 11), 2), (2, (0, 1, 2, 6, 11), 4)):
-        machine.n_graph_launches = 0
-        monkeypatch.setattr(replay, "STEPS_PER_GRAPH", steps_per_graph)
+    assert machine.n_captures == machine.n_graph_launches == 0
+    for lengths, cuts, n_launches in (
+        ((2,), (0, 11), 5),
+        ((4,), (0, 11), 2),
+        ((8, 2), (0, 11), 2),
+        ((4, 2), (0, 1, 2, 6, 11), 2),
+        ((4, 2), (0, 3, 11), 3),
+    ):
+        machine.n_captures = machine.n_graph_launches = 0
+        monkeypatch.setattr(replay, "GRAPH_LENGTHS", lengths)
         np.testing.assert_array_equal(run_steps(backend, cuts), expected)
-        assert machine.n_graph_launches == n_graphs
+        assert machine.n_graph_launches == n_launches
+        assert machine.n_captures <= len(lengths)
     monkeypatch.setattr(chunks, "STEPS_PER_CHUNK", 5)
     np.testing.assert_array_equal(run_steps(backend), expected)
+
+
+def run_epochs(backend, cuts):
+    """Parameters after three epochs of thirty steps, each cut into runs."""
+    plan = make_problem((20, 24, 3), 240, batch_size=8, optimizer=Adam()).plan(backend)
+    for epoch in range(3):
+        order = np.random.default_rng(epoch).permutation(240)
+        for start, stop in pairwise(cuts):
+            plan.run([0.01] * (stop - start), order[8 * start : 8 * stop])
+    return plan.read_parameters().flat
+
+
+@pytest.mark.usefixtures("same_tiles")
+def test_short_epochs_are_replayed(backend, machine, monkeypatch):
+    """Each graph is recorded once, also when runs begin short and become longer, as training has it."""
+    from fastnet.backends.cupy_backend import replay
+
+    whole = run_epochs(backend, (0, 30))
+    assert (machine.n_captures, machine.n_graph_launches) == (2, 3 * (3 + 3))
+    machine.n_captures = machine.n_graph_launches = 0
+    np.testing.assert_array_equal(run_epochs(backend, (0, 1, 3, 7, 15, 30)), whole)
+    assert (machine.n_captures, machine.n_graph_launches) == (2, 3 * (1 + 2 + 1 + (1 + 3)))
+    monkeypatch.setattr(replay, "GRAPH_LENGTHS", ())
+    np.testing.assert_array_equal(run_epochs(backend, (0, 30)), whole)
 
 
 def test_same_bits_in_every_order_of_threads_and_blocks(backend):
@@ -379,12 +411,46 @@ def test_what_is_not_taken_and_why(batches):
     assert obstacle(batches, blank_problem((5, 4, 3), 10, x_dtype="float64")) == "X is float64"
     assert obstacle(batches, blank_problem((5, 4, 65), 10)) == "65 outputs are more than 64"
     assert obstacle(batches, blank_problem((5, 4, 3), 70_000)) == "70,000 samples per step are more than 65,536"
-    many = "a step takes 20,008,800,000 operations, more than 3,000,000,000"
-    assert obstacle(batches, blank_problem((784, 100, 10), 42_000)) == many
     large = blank_problem((784, 64), 100)
     small_device = DeviceProperties(n_multiprocessors=40, shared_memory_per_block=65_536)
     message = "the last layer needs 216384 bytes of shared memory, and the device has 65536"
     assert batches.obstacle(large.spec, large.dataset, small_device) == message
+
+
+@pytest.mark.parametrize(
+    ("layer_sizes", "n_samples", "batch_size", "n_multiprocessors"),
+    [
+        ((784, 100, 10), 42_000, None, 132),  # much work
+        ((30, 16, 16, 2), 60_000, None, 132),  # little, but seven blocks of threads would do the larger part of it
+        ((10, 64, 1), 65_536, None, 132),
+        ((784, 512, 512, 10), 60_000, 500, 40),  # too much for a small device
+    ],
+)
+def test_steps_that_take_long_are_left_to_cublas(batches, layer_sizes, n_samples, batch_size, n_multiprocessors):
+    from fastnet.backends.cupy_backend.device import DeviceProperties
+
+    properties = DeviceProperties(n_multiprocessors, shared_memory_per_block=232_448)
+    problem = blank_problem(layer_sizes, n_samples, batch_size)
+    reason = batches.obstacle(problem.spec, problem.dataset, properties)
+    assert re.fullmatch(
+        r"a step would take its kernels about [\d,]+ cycles; from [\d,]+ on, cuBLAS is sooner done", reason
+    )
+    assert batches.cannot_train(problem.spec, problem.dataset, properties) is None
+    small = blank_problem(layer_sizes, 3000, 200)
+    assert batches.obstacle(small.spec, small.dataset, properties) is None
+
+
+def test_cycles_are_those_of_the_busiest_multiprocessor():
+    """At most 128 multiply-adds per cycle; the update of a layer of one tile is made by one of them."""
+    from fastnet.backends.cupy_backend.batch_shapes import step_cycles
+
+    few = NetworkSpec((15, 16, 2), ("relu",))  # two tiles of gradients, of 16 rows at least
+    for n_multiprocessors in (1, 2, 132):
+        assert step_cycles(few, 50_000, n_multiprocessors) > 50_000 * 16 * 16 / 128
+    many = NetworkSpec((784, 512, 512, 10), ("relu", "relu"))
+    n_products = 3 * 5000 * (784 * 512 + 512 * 512)
+    for n_multiprocessors in (40, 132):
+        assert 1 < step_cycles(many, 5000, n_multiprocessors) / (n_products / 128 / n_multiprocessors) < 2
 
 
 # --- What NVRTC makes of it ------------------------------------------------------------------------------------------

@@ -38,10 +38,25 @@ def machine():
 def _benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     monkeypatch.delenv("FASTNET_DATA", raising=False)
-    for name in ("gpu", "gpu_checks"):  # which hold on to the backend that was there when they were imported
+    for name in (
+        "gpu",
+        "gpu_checks",
+        "gpu_rows",
+        "gpu_report",
+    ):  # they hold on to what was there when they were imported
         monkeypatch.delitem(sys.modules, name, raising=False)
     few = dict(list(conformance_checks().items())[:2])
     monkeypatch.setattr(fastnet.testing, "conformance_checks", lambda: few)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """What is done in processes of their own is done in this one, as the emulated GPU is in no other."""
+    import gpu
+
+    monkeypatch.setattr(gpu, "n_usable_cpus", lambda: 1)
+    monkeypatch.setattr(gpu, "run_apart", lambda function, *arguments, seconds: function(*arguments))
+    return gpu
 
 
 def run(*options):
@@ -51,7 +66,7 @@ def run(*options):
 
 
 @pytest.fixture
-def paths(machine, monkeypatch):
+def paths(machine, here, monkeypatch):
     """The wide path and the generic one; others have tests of their own."""
     from fastnet.backends.cupy_backend import paths, wide
 
@@ -154,7 +169,84 @@ def test_one_path_that_breaks_is_told_and_the_others_go_on(paths, monkeypatch):
     assert "fastnet cupy, by generic: products by cuBLAS" in output
 
 
-def test_no_gpu_is_told(machine):
+def test_process_that_dies_is_told_and_the_others_go_on(here, paths, monkeypatch, tmp_path):
+    """After it has found that the path is repeatable, say: what it has found is kept."""
+    run_here = here.run_apart
+
+    def die(function, *arguments, seconds):
+        found = run_here(function, *arguments, seconds=seconds)
+        if arguments[0] != "wide":
+            return (yield from found)
+        yield next(found)
+        raise here.BrokenOffError("its process died with exit code -11")
+
+    monkeypatch.setattr(here, "run_apart", die)
+    result = run("mnist-128", "--part", "paths", "--out", str(tmp_path))
+    assert result.exit_code == 1
+    (path,) = tmp_path.glob("gpu-*.json")
+    report = json.loads(path.read_text())
+    died = "its process died with exit code -11"
+    assert report["failed"] == {"mnist-128": {"fastnet cupy, by wide": died}}
+    assert report["repeatable"]["mnist-128"]["wide"] == died
+    assert report["gradient_errors"]["mnist-128"]["wide"] < 1e-6
+    assert {timing["row"] for timing in report["timings"]} == {
+        "fastnet cupy", "fastnet cupy, TF32 permitted", "fastnet cupy, by generic",
+    }  # fmt: skip
+    assert report["parity"] == {}
+
+
+def test_interrupted_benchmark_leaves_what_it_has_found(here, paths, monkeypatch, tmp_path):
+    run_here = here.run_apart
+
+    def interrupt(function, *arguments, seconds):
+        if arguments[0] == "generic":
+            raise KeyboardInterrupt
+        return run_here(function, *arguments, seconds=seconds)
+
+    monkeypatch.setattr(here, "run_apart", interrupt)
+    assert run("mnist-128", "--out", str(tmp_path)).exit_code == 1
+    (path,) = tmp_path.iterdir()
+    assert {timing["row"] for timing in json.loads(path.read_text())["timings"]} == {
+        "fastnet cupy", "fastnet cupy, TF32 permitted", "fastnet cupy, by wide",
+    }  # fmt: skip
+
+
+def test_checks_go_on_in_a_new_process_after_an_error(here, paths, monkeypatch):
+    """Which may have broken the device; a check that finds a difference has not."""
+    outcomes = {
+        "right": None,
+        "different": AssertionError("1 != 2"),
+        "broken": RuntimeError("CUDA_ERROR"),
+        "last": None,
+    }
+    started, run_here = [], here.run_apart
+
+    def make_check(name):
+        def check(_):
+            if outcomes[name]:
+                raise outcomes[name]
+
+        return check
+
+    def count(function, *arguments, seconds):
+        started.append(arguments)
+        return run_here(function, *arguments, seconds=seconds)
+
+    monkeypatch.setattr(here, "run_apart", count)
+    for module in (here, fastnet.testing):
+        monkeypatch.setattr(module, "conformance_checks", lambda: {name: make_check(name) for name in outcomes})
+    result = run("--part", "parity", "--path", "wide")
+    assert result.exit_code == 1
+    assert [arguments for arguments in started if arguments[0] == "wide"] == [
+        ("wide", "cuda", ["right", "different", "broken", "last"]),
+        ("wide", "cuda", ["last"]),
+    ]
+    assert "path wide: 2 of 4 checks passed" in result.output
+    assert "different: AssertionError: 1 != 2" in result.output
+    assert "broken: RuntimeError: CUDA_ERROR" in result.output
+
+
+def test_no_gpu_is_told(machine, here):
     machine.reset(n_devices=0)
     result = run()
     assert result.exit_code == 1

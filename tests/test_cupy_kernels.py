@@ -101,6 +101,28 @@ def test_layer_scales_products_but_not_biases(cupy, operations, activation, scal
         np.testing.assert_allclose(d_bias_on_device.get(), d_bias, rtol=1e-13)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 3), (256, 1), (257, 5), (1000, 40), (5003, 2)])
+def test_bias_gradient_is_the_sum_of_all_rows(cupy, operations, shape, dtype):
+    """Of whole numbers, whose sums are exact in any order."""
+    d_z = np.random.default_rng(0).integers(-99, 100, shape).astype(dtype)
+    d_bias = cupy.empty(shape[1], dtype)
+    operations.affine_backward(
+        cupy.zeros((shape[0], 2), dtype), cupy.asarray(d_z), 1.0, cupy.empty((2, shape[1]), dtype), d_bias
+    )
+    np.testing.assert_array_equal(d_bias.get(), d_z.sum(axis=0), strict=True)
+
+
+def test_bias_gradient_of_many_samples_is_exact(cupy, operations):
+    """No thread adds up all rows, which would take long, too: the error of such a sum is ten times as large."""
+    d_z = np.random.default_rng(0).random((200_000, 3), np.float32)
+    d_bias = cupy.empty(3, np.float32)
+    operations.affine_backward(
+        cupy.zeros((200_000, 1), np.float32), cupy.asarray(d_z), 1.0, cupy.empty((1, 3), np.float32), d_bias
+    )
+    np.testing.assert_allclose(d_bias.get(), d_z.sum(axis=0, dtype=np.float64), rtol=1e-6)
+
+
 def head_problem(output, loss, dtype, spread):
     random = np.random.default_rng(0)
     logits = (spread * random.normal(size=(40, 4))).astype(dtype)

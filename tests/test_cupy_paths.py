@@ -61,6 +61,7 @@ def pixels(n_samples, n_features):
         ((2, 5, 2), None, noise(240, 2), "tiny"),  # moons, but for its output
         ((784, 100, 10), 200, pixels(42_000, 784), "batches"),  # digits-adam
         ((30, 100, 2), 200, noise(10_000, 30), "batches"),  # tabular-adam, with fewer samples
+        ((30, 16, 16, 2), None, noise(60_000, 30), "generic"),  # few weights, many samples
         ((64, 40, 10), None, noise(1_797, 64), "batches"),  # wider than the recipe digits has it
         ((784, 16, 10), None, csr_array((4_000, 784), dtype=np.float32), "generic"),
     ],

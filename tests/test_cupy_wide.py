@@ -166,6 +166,16 @@ def test_long_sums_that_are_rounded_toward_zero_stay_exact(machine, make_layer, 
         assert relative(product.get(), exact) > 5e-5
 
 
+def test_bias_gradient_of_many_samples_is_exact(wide, make_layer):
+    """No thread adds up all rows, which would take long, too: the error of such a sum is ten times as large."""
+    import cupy
+
+    d_z = np.random.default_rng(0).random((200_000, 3), np.float32)
+    layer, d_bias = make_layer(np.zeros((200_000, 1), np.uint8), 3), cupy.empty(3, np.float32)
+    wide.WideOperations().affine_backward(layer, cupy.asarray(d_z), 1.0, cupy.empty((1, 3), np.float32), d_bias)
+    assert relative(d_bias.get(), d_z.sum(axis=0, dtype=np.float64)) < 1e-6
+
+
 @pytest.mark.parametrize("spread", [0, 3])
 def test_weights_have_22_bits_over_a_wide_range(machine, make_layer, spread):
     """With exact sums, so that what remains is the error of the halves: half a unit of the 22nd bit at most."""

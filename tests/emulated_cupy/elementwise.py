@@ -89,6 +89,7 @@ class ElementwiseKernel:
     functions: dict[tuple[Any, ...], Any] = {}  # noqa: RUF012  by source and types, of all tests
 
     def __init__(self, in_params: str, out_params: str, operation: str, name: str, preamble: str = "") -> None:
+        self.declared = in_params, out_params
         self.inputs = tuple(_Parameter.parse(text, constant=True) for text in in_params.split(","))
         self.outputs = tuple(_Parameter.parse(text, constant=False) for text in out_params.split(","))
         self.operation, self.name, self.preamble = operation, name, preamble

@@ -30,6 +30,8 @@ class Machine:
         Kernel launches and products so far.
     products : list of int
         What each of cuBLAS's products was computed in, as ``cublasGemmEx`` has it.
+    n_captures : int
+        Graphs that were recorded so far.
     n_graph_launches : int
         Of whole graphs; their kernels count as operations, too.
     schedule : {"forward", "reverse", "random"}
@@ -70,6 +72,7 @@ class Machine:
         self.transfers: list[tuple[str, int]] = []
         self.n_operations = 0
         self.products: list[int] = []
+        self.n_captures = 0
         self.n_graph_launches = 0
         self.compute_capability = compute_capability
         self.n_multiprocessors = n_multiprocessors

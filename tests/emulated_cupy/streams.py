@@ -48,6 +48,7 @@ class Stream:
         if self.recorded is None:
             raise RuntimeError("cudaErrorIllegalState: the stream is not capturing")
         graph = Graph(self.recorded, self.device_index)
+        MACHINE.n_captures += 1
         MACHINE.capturing_stream = self.recorded = None
         return graph
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastnet.backends.cupy_backend.replay import STEPS_PER_GRAPH
+from fastnet.backends.cupy_backend.replay import GRAPH_LENGTHS
 
 __all__ = ["Launch", "StepLauncher"]
 
-assert STEPS_PER_GRAPH % 2 == 0, "a graph begins and ends with the same one of two batches"
+assert not any(length % 2 for length in GRAPH_LENGTHS), "a graph begins and ends with the same one of two batches"
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,8 @@ class BatchMemory:
         pitches = [_pitch(width + network.bias) for width in network.layer_sizes[:-1]]
         input_sizes = [n_batch * pitch for pitch in pitches]
         sizes = [n_batch * _pitch(width) for width in network.layer_sizes[1:]]
-        self.order, self.n_ordered = cupy.empty(n_batch, np.int64), cupy.empty(1, np.int64)
+        self._n_samples = len(samples.targets)
+        self.order, self.n_ordered = cupy.empty(0, np.int64), cupy.empty(1, np.int64)
 
         self.x_size = input_sizes[0]
         self._input_starts = np.cumsum([0, n_batches * input_sizes[0], *input_sizes[1:]]).tolist()
@@ -131,8 +132,8 @@ class BatchMemory:
     def upload_order(self, order: NDArray[np.int64]) -> bool:
         """Copy sample indices from the host; whether the address changes, as there was too little room."""
         has_moved = len(order) > len(self.order)
-        if has_moved:
-            self.order = cupy.empty(len(order), np.int64)
+        if has_moved:  # to room for an epoch, as runs may become longer and longer until they take one
+            self.order = cupy.empty(max(len(order), self._n_samples), np.int64)
         self.order[: len(order)].set(np.ascontiguousarray(order))
         self.n_ordered.fill(len(order))
         return has_moved

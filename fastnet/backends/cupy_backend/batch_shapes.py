@@ -22,6 +22,7 @@ __all__ = [
     "head_shared_bytes",
     "n_slices",
     "slice_lengths",
+    "step_cycles",
 ]
 
 N_WARPS = 8  # of a block that multiplies
@@ -85,6 +86,17 @@ def choose_shapes(network: NetworkSpec, n_batch: int, n_multiprocessors: int) ->
     forward = partial(_forward_cycles, network, n_batch, n_multiprocessors)
     update = partial(_update_cycles, network, n_batch, n_multiprocessors)
     return Shapes(min(_FORWARD_TILES, key=forward), min(_UPDATE_TILES, key=update))
+
+
+def step_cycles(network: NetworkSpec, n_batch: int, n_multiprocessors: int) -> float:
+    """About how many cycles the products of a step on B rows take, in the tiles that are chosen for them.
+
+    The update launches as many blocks as there are tiles of weights, each of which goes through all rows of the batch:
+    with a small network and a large batch, most multiprocessors have nothing to do.
+    """
+    shapes = choose_shapes(network, n_batch, n_multiprocessors)
+    forward = _forward_cycles(network, n_batch, n_multiprocessors, shapes.forward)
+    return forward + _update_cycles(network, n_batch, n_multiprocessors, shapes.update)
 
 
 def slice_lengths(network: NetworkSpec, n_batch: int, n_multiprocessors: int, tile: Tile) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 Their products are float32 multiply-adds: exact factors, sums in float32. What limits such steps is not arithmetic but
 how long a launch takes, and a launch takes the host longer than the device. So there are few of them, they are recorded
-as a CUDA graph, and what differs from step to step lies on the device.
+as CUDA graphs, and what differs from step to step lies on the device.
 """
 
 # Legend: N samples, B rows of a batch, P parameters, S steps of one run.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import pairwise
 
 import cupy
 import numpy as np
@@ -30,6 +29,7 @@ from fastnet.backends.cupy_backend.batch_shapes import (
     Shapes,
     choose_shapes,
     head_shared_bytes,
+    step_cycles,
 )
 from fastnet.backends.cupy_backend.batch_steps import Steps, distinct_activations
 from fastnet.backends.cupy_backend.chunks import Chunks
@@ -44,17 +44,18 @@ from fastnet.backends.cupy_backend.functions import (
 )
 from fastnet.backends.cupy_backend.library import CupyLibrary
 from fastnet.backends.cupy_backend.modules import load_module
-from fastnet.backends.cupy_backend.replay import Replay
+from fastnet.backends.cupy_backend.replay import GRAPH_LENGTHS, Replay
 from fastnet.data import Dataset, is_sparse
 from fastnet.parameters import ParameterLayout
 from fastnet.spec import TrainingSpec
 
 __all__ = [
     "FILES",
-    "MAX_OPERATIONS",
+    "MAX_CYCLES_PER_LAYER",
     "MAX_OUTPUTS",
     "MAX_ROWS",
     "BatchesEngine",
+    "cannot_train",
     "macros",
     "obstacle",
     "open_engine",
@@ -66,10 +67,10 @@ FILES = ("batches.cu", "batches_head.cu", "batches_update.cu")
 MAX_OUTPUTS = 64
 # One block adds the losses of a batch up.
 MAX_ROWS = 1 << 16
-# Of a step, in floating point. The generic path takes some 170 microseconds for its launches, which it hides behind its
-# products where there are more of them; and cuBLAS multiplies about twice as fast. An estimate, not measured on a GPU:
-# in that time these kernels make 20 TFLOP/s * 170 us.
-MAX_OPERATIONS = 3_000_000_000
+# Of a step, as `step_cycles` has it. The generic path takes some 85 microseconds per layer for its launches, which are
+# 150,000 cycles, and hides its products behind them. These kernels had better take half of that, by an estimate that
+# leaves out whatever may hinder them. Nothing of this has been measured on a GPU.
+MAX_CYCLES_PER_LAYER = 75_000
 
 # Rows at a time when the objective over the whole dataset is computed: enough to keep the device busy.
 _EVALUATION_ROWS = 1024
@@ -78,7 +79,19 @@ _EVALUATION_ROWS = 1024
 def obstacle(spec: TrainingSpec, dataset: Dataset, properties: DeviceProperties) -> str | None:
     """Why this path cannot train a network on these data, or would be the slower choice; None if it should."""
     network, n_batch = spec.network, spec.batch_size or dataset.n_samples
-    n_operations = 6 * n_batch * sum(fan_in * fan_out for fan_in, fan_out in pairwise(network.layer_sizes))
+    reason = cannot_train(spec, dataset, properties)
+    if reason is not None:
+        return reason
+    cycles = step_cycles(network, n_batch, properties.n_multiprocessors)
+    most = MAX_CYCLES_PER_LAYER * network.n_layers
+    if cycles > most:
+        return f"a step would take its kernels about {cycles:,.0f} cycles; from {most:,} on, cuBLAS is sooner done"
+    return None
+
+
+def cannot_train(spec: TrainingSpec, dataset: Dataset, properties: DeviceProperties) -> str | None:
+    """Why this path cannot train a network on these data, be it the slower choice or not."""
+    network, n_batch = spec.network, spec.batch_size or dataset.n_samples
     shared_bytes = head_shared_bytes(network)
     if network.dtype != "float32":
         return f"the network is {network.dtype}"
@@ -90,8 +103,6 @@ def obstacle(spec: TrainingSpec, dataset: Dataset, properties: DeviceProperties)
         return f"{network.n_outputs} outputs are more than {MAX_OUTPUTS}"
     if n_batch > MAX_ROWS:
         return f"{n_batch:,} samples per step are more than {MAX_ROWS:,}"
-    if n_operations > MAX_OPERATIONS:
-        return f"a step takes {n_operations:,} operations, more than {MAX_OPERATIONS:,}"
     if shared_bytes > properties.shared_memory_per_block:
         has = properties.shared_memory_per_block
         return f"the last layer needs {shared_bytes} bytes of shared memory, and the device has {has}"
@@ -131,7 +142,7 @@ def open_engine(spec: TrainingSpec, dataset: Dataset, library: CupyLibrary) -> E
 
 
 class BatchesEngine:
-    """A `fastnet.backends.array_plan.Engine` whose steps are a few launches each, replayed as a graph.
+    """A `fastnet.backends.array_plan.Engine` whose steps are a few launches each, replayed in graphs.
 
     Parameters
     ----------
@@ -162,8 +173,8 @@ class BatchesEngine:
         if spec.batch_size is None:
             self._steps.memory.place_order(cupy.arange(self._n_samples, dtype=np.int64))
         self.detail = (
-            f"batches of {self._n_batch}: {self._steps.n_launches} launches per step, replayed as a graph, "
-            f"in tiles of {self._shapes.forward} and {self._shapes.update}"
+            f"batches of {self._n_batch}: {self._steps.n_launches} launches per step, replayed in graphs of up to "
+            f"{GRAPH_LENGTHS[0]} steps, in tiles of {self._shapes.forward} and {self._shapes.update}"
         )
 
     def _make_steps(self, n_batch: int, scale: float | None) -> Steps:

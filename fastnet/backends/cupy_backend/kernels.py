@@ -98,7 +98,7 @@ def _head_kernel(output: str, loss: str, task: Task) -> cupy.ElementwiseKernel:
     return _kernel(
         f"{output}_{loss}_{task}",
         f"raw T logits, raw {'int32' if labels else 'T'} targets, T weight, float64 total, int32 n_outputs",
-        "float64 loss, raw T d_logits" + ("" if task == "regression" else ", int32 correct"),
+        "float64 loss, raw T d_logits" + ("" if task == "regression" else ", int64 correct"),
         code,
     )
 

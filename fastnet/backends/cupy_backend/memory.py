@@ -1,6 +1,7 @@
 """How much of a device's memory a plan needs, reckoned before anything is uploaded.
 
-What is left out is small: targets, sample weights, figures of steps, and what CUDA and cuBLAS keep for themselves.
+What is left out is small: targets, sample weights, indices and figures of samples, figures of steps, partial sums, and
+what CUDA and cuBLAS keep for themselves.
 """
 
 # Legend: N samples, D features, B rows of a step (a batch, or all samples), O width of a layer, P parameters, M weights
@@ -75,11 +76,15 @@ def wide_needs(spec: TrainingSpec, dataset: Dataset) -> Needs:
 
 
 def batches_needs(spec: TrainingSpec, dataset: Dataset) -> Needs:
-    """Of `fastnet.backends.cupy_backend.batches`, at most: two batches of floats; h, d_z and slices of z of layers."""
+    """Of `fastnet.backends.cupy_backend.batches`, at most.
+
+    Two batches of floats; h, d_z and slices of z of all layers; the order of an epoch.
+    """
     n_features, *widths = spec.network.layer_sizes
     n_rows = min(spec.batch_size or dataset.n_samples, dataset.n_samples)
     numbers = n_rows * (2 * n_features + (2 + MAX_SLICES) * sum(widths))
-    return replace(kernel_needs(spec, dataset), step=numbers * np.dtype(np.float32).itemsize)
+    order = dataset.n_samples * np.dtype(np.int64).itemsize
+    return replace(kernel_needs(spec, dataset), step=numbers * np.dtype(np.float32).itemsize + order)
 
 
 def kernel_needs(spec: TrainingSpec, dataset: Dataset) -> Needs:

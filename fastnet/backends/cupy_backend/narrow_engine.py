@@ -1,4 +1,4 @@
-"""The steps of the narrow path: two launches each, recorded once as a CUDA graph, and scales that follow the numbers.
+"""The steps of the narrow path: two launches each, recorded once as CUDA graphs, and scales that follow the numbers.
 
 Tensor cores multiply halves (fp16). A float32 number is the sum of two halves to 22 bits as long as it is in their
 range, which a power of two brings it to. When weights or gradients leave the range, the device freezes; the host looks

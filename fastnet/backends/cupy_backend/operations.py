@@ -12,6 +12,7 @@ from fastnet.backends.cupy_backend import kernels
 from fastnet.backends.cupy_backend.functions import optimizer_constants
 from fastnet.backends.cupy_backend.products import multiply
 from fastnet.backends.cupy_backend.sparse import SparseMatrix
+from fastnet.backends.cupy_backend.sums import sum_rows
 from fastnet.optimizers import Adam, AdamW
 from fastnet.parameters import ParameterLayout
 from fastnet.reference import Operations, adam_rate
@@ -60,7 +61,7 @@ class CupyOperations(Operations):
         if scale != 1.0:
             d_weight *= scale
         if d_bias is not None:
-            d_z.sum(axis=0, out=d_bias)
+            sum_rows(d_z, d_bias)
 
     def input_gradient(self, d_z: Array, weight: Array) -> Array:
         """See :meth:`fastnet.reference.Operations.input_gradient`."""
@@ -72,16 +73,17 @@ class CupyOperations(Operations):
         """See :meth:`fastnet.reference.Operations.head`."""
         network, (n_samples, n_outputs) = spec.network, logits.shape
         weight, total = 1.0 if sample_weight is None else sample_weight, 1.0
+        # Sums of float64 and int64 are among those that CuPy brings compiled; with a conversion, they are not.
         if network.reduction == "mean":
-            total = float(n_samples) if sample_weight is None else sample_weight.sum(dtype=cupy.float64)
+            total = float(n_samples) if sample_weight is None else sample_weight.astype(cupy.float64).sum()
         kernel = kernels.HEADS[network.output, network.loss, spec.task]
         losses, d_logits = cupy.empty(n_samples, cupy.float64), cupy.empty_like(logits)
         if spec.task == "regression":
             kernel(logits, targets, weight, total, n_outputs, losses, d_logits)
             return losses.sum(), d_logits, 0
-        correct = cupy.empty(n_samples, cupy.int32)
+        correct = cupy.empty(n_samples, cupy.int64)
         kernel(logits, targets, weight, total, n_outputs, losses, d_logits, correct)
-        return losses.sum(), d_logits, correct.sum(dtype=cupy.int64)
+        return losses.sum(), d_logits, correct.sum()
 
     def penalty(self, l2: Array, weights: Array, d_weights: Array) -> Array:
         """See :meth:`fastnet.reference.Operations.penalty`."""

@@ -1,4 +1,4 @@
-"""Steps recorded once as a CUDA graph, and replayed: one launch from the host for many steps."""
+"""Steps recorded once as CUDA graphs, and replayed: one launch from the host for many steps."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 import cupy
 
-__all__ = ["STEPS_PER_GRAPH", "Replay"]
+__all__ = ["GRAPH_LENGTHS", "Replay"]
 
-# A launch of a graph costs the host some microseconds, whatever its length; what a run has beyond whole graphs is
-# launched kernel by kernel.
-STEPS_PER_GRAPH = 32
+# Steps of each graph, the longest first. A launch of a graph takes the host some microseconds, whatever its length, and
+# so does the launch of one kernel. So a run is made of as many long graphs as fit, of shorter ones for what is left,
+# which is all of it where epochs are short, and of single steps at last.
+GRAPH_LENGTHS = (32, 8, 2)
 
 
 class Replay:
@@ -29,26 +30,28 @@ class Replay:
         self._launch_step = launch_step
         # A blocking stream: work of the default stream, such as copies, waits for it, and it for them.
         self._stream = cupy.cuda.Stream()
-        self._graph: Any = None
+        self._graphs: dict[int, Any] = {}  # by length; recorded when they are needed
 
     def run(self, n_steps: int) -> None:
         """Make steps one after the other; returns before they are done."""
-        n_graphs, n_single = divmod(n_steps, STEPS_PER_GRAPH)
+        n_left = n_steps
         with self._stream:
-            if n_graphs and self._graph is None:
-                self._graph = self._capture()
-            for _ in range(n_graphs):
-                self._graph.launch(self._stream)
-            for _ in range(n_single):
+            for length in GRAPH_LENGTHS:
+                n_graphs, n_left = divmod(n_left, length)
+                if n_graphs and length not in self._graphs:
+                    self._graphs[length] = self._capture(length)
+                for _ in range(n_graphs):
+                    self._graphs[length].launch(self._stream)
+            for _ in range(n_left):
                 self._launch_step()
 
-    def _capture(self) -> Any:
+    def _capture(self, n_steps: int) -> Any:
         # While a blocking stream captures, other threads must leave the default stream alone; they may be training.
         recording = cupy.cuda.Stream(non_blocking=True)
         with recording:
             recording.begin_capture()
             try:
-                for _ in range(STEPS_PER_GRAPH):
+                for _ in range(n_steps):
                     self._launch_step()
             finally:  # a stream left capturing could not be used again
                 graph = recording.end_capture()

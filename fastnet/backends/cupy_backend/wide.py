@@ -24,6 +24,7 @@ from fastnet.backends.cupy_backend.library import CupyLibrary
 from fastnet.backends.cupy_backend.modules import load_module
 from fastnet.backends.cupy_backend.operations import CupyOperations
 from fastnet.backends.cupy_backend.products import multiply_halves, multiply_transposed_halves
+from fastnet.backends.cupy_backend.sums import sum_rows
 from fastnet.data import Dataset, is_sparse
 from fastnet.spec import TrainingSpec
 
@@ -104,7 +105,7 @@ class WideOperations(CupyOperations):
             return
         x.backward(d_z, scale, d_weight)
         if d_bias is not None:
-            d_z.sum(axis=0, out=d_bias)
+            sum_rows(d_z, d_bias)
 
 
 class FirstLayer:
