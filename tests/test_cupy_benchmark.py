@@ -38,20 +38,18 @@ def machine():
 def _benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     monkeypatch.delenv("FASTNET_DATA", raising=False)
-    for name in (
-        "gpu",
-        "gpu_checks",
-        "gpu_rows",
-        "gpu_report",
-    ):  # they hold on to what was there when they were imported
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in ("gpu", "gpu_checks", "gpu_report", "gpu_rows"):
+        monkeypatch.delitem(sys.modules, name, raising=False)  # they hold on to what was there when they were imported
     few = dict(list(conformance_checks().items())[:2])
     monkeypatch.setattr(fastnet.testing, "conformance_checks", lambda: few)
 
 
 @pytest.fixture
-def here(monkeypatch):
-    """What is done in processes of their own is done in this one, as the emulated GPU is in no other."""
+def here(machine, monkeypatch):
+    """What is done in processes of their own is done in this one, as the emulated GPU is in no other.
+
+    It must be there when the benchmark is imported.
+    """
     import gpu
 
     monkeypatch.setattr(gpu, "n_usable_cpus", lambda: 1)
