@@ -13,7 +13,7 @@ from fastnet.benchmarking import compare
 from fastnet.benchmarking.peers import PEERS, AbsentError
 from fastnet.workloads import WORKLOADS
 
-ROUNDS = 7
+ROUNDS = 5
 
 pytestmark = pytest.mark.filterwarnings("default")  # the peers' warnings are not ours to mend
 

@@ -188,6 +188,13 @@ def test_trials_take_turns_and_resets_are_not_timed():
     assert min(times[1]) >= 0.02
 
 
+def test_runs_that_warm_up_are_not_timed():
+    log = []
+    (times,) = time_alternately([Sleeper("a", log, 0.0)], rounds=2, warms_up=True)
+    assert log == ["reset a", "run a"] * 4
+    assert len(times) == 2
+
+
 def test_compare():
     comparison = compare("moons", ["numpy", "numpy"], scale=SMOKE_SCALE, rounds=3, n_threads=1)
     assert comparison.absent == {}

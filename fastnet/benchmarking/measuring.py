@@ -120,6 +120,8 @@ def compare(
 ) -> Comparison:
     """Time backends and peers on a workload in turns, so that what slows the machine for a while slows all of them.
 
+    Each round of each of them comes right after one that is not timed.
+
     Parameters
     ----------
     workload : Workload or str
@@ -166,7 +168,7 @@ def compare(
             names.append(name)
             trials.append(stack.enter_context(closing(trial)))
             first_calls.append(seconds)
-        times = time_alternately(trials, rounds)
+        times = time_alternately(trials, rounds, warms_up=True)
         measurements = [
             _measurement(loaded, name, trial, seconds, first_call)
             for name, trial, seconds, first_call in zip(names, trials, times, first_calls, strict=True)

@@ -116,11 +116,23 @@ def time_first_call(make: Callable[[], Trial]) -> tuple[Trial, float]:
     return trial, time.perf_counter() - start
 
 
-def time_alternately(trials: Sequence[Repeatable], rounds: int) -> list[tuple[float, ...]]:
-    """Seconds of each of `rounds` runs of each trial; everyone runs once before anyone runs again."""
+def time_alternately(trials: Sequence[Repeatable], rounds: int, *, warms_up: bool = False) -> list[tuple[float, ...]]:
+    """Seconds of each of `rounds` runs of each trial; everyone runs once before anyone runs again.
+
+    Parameters
+    ----------
+    trials : sequence of Repeatable
+    rounds : int
+    warms_up : bool
+        Whether each run comes right after another of the same trial that is not timed. Else short runs suffer most
+        from what those before them have left: caches full of other data, and threads that spin before they sleep.
+    """
     seconds: list[list[float]] = [[] for _ in trials]
     for _ in range(rounds):
         for trial, times in zip(trials, seconds, strict=True):
+            if warms_up:
+                trial.reset()
+                trial.run()
             trial.reset()
             start = time.perf_counter()
             trial.run()

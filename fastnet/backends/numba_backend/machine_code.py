@@ -6,6 +6,8 @@ would take to import a compiler.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 from collections.abc import Iterable
 from functools import cache
@@ -13,8 +15,8 @@ from typing import Any, NamedTuple
 
 __all__ = ["NUMBA_HELPERS", "MachineCode", "is_anything_loaded", "load"]
 
-# Functions of Numba's own that report exceptions, which kernels are called with but never raise: where Numba is not
-# imported, they stand for the end of the process.
+# Functions of Numba's own that report exceptions. The code around kernels names them but never calls them, as kernels
+# raise none. Where Numba is not imported, they stand for the end of the process.
 NUMBA_HELPERS = (
     "numba_do_raise",
     "numba_gil_ensure",
@@ -64,9 +66,10 @@ def _engine() -> Any:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    target = llvm.Target.from_triple(llvm.get_process_triple())
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target.create_target_machine(jit=True))
-    for name in NUMBA_HELPERS:  # now that there is an engine, LLVM knows the symbols of the process
+    library = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
+    abort = ctypes.cast(library.abort, ctypes.c_void_p).value
+    for name in NUMBA_HELPERS:
         if llvm.address_of_symbol(name) is None:
-            llvm.add_symbol(name, llvm.address_of_symbol("abort"))
-    return engine
+            llvm.add_symbol(name, abort)
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), target.create_target_machine(jit=True))

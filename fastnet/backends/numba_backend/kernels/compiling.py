@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -81,8 +80,8 @@ class NativeFunction:
     def machine_code(self, *arguments: Any) -> MachineCode:
         """What Numba makes of it for arguments of the types of these, unless it is found on disk."""
         signature = _signature_of(arguments)
-        name = re.sub(r"\W+", "-", self.function.__qualname__)
-        key = f"{name}-{hashlib.sha256(str(signature).encode()).hexdigest()[:16]}"
+        described = f"{self.function.__module__}.{self.function.__qualname__}{signature}"
+        key = f"{self.function.__name__}-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
         found = kept.read(key)
         if found is None:
             callback = self.compile_signature(signature)
@@ -96,7 +95,7 @@ def native_for(*dtypes: np.dtype) -> Callable[[Callable[..., None]], NativeFunct
     """Decorate a function that is made anew for every combination of dtypes, so that their names differ."""
 
     def decorate(function: Callable[..., None]) -> NativeFunction:
-        function.__qualname__ = "_".join([function.__name__, *(dtype.name for dtype in dtypes)])
+        function.__name__ = function.__qualname__ = "_".join([function.__name__, *(dtype.name for dtype in dtypes)])
         return NativeFunction(function)
 
     return decorate
