@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 
 from fastnet.backends.array_backend import NumpyBackend
 from fastnet.backends.numba_backend import NumbaBackend, plan
-from fastnet.backends.numba_backend.buffers import code_samples, make_group_sums, make_scratch
+from fastnet.backends.numba_backend.buffers import TilePlaces, code_samples, make_group_sums, make_scratch
 from fastnet.backends.numba_backend.layout import lay_out
 from fastnet.backends.numba_backend.partition import CHUNK, count_groups, count_tile_rows, is_worth_sharing
 from fastnet.data import Dataset
@@ -116,10 +116,8 @@ def test_dense_samples_are_not_copied(dtype):
 def test_every_worker_and_group_starts_at_a_cache_line(dtype):
     """So that no two threads write to the same one."""
     layout = lay_out(NetworkSpec((5, 7, 3), ("relu",), dtype=dtype), sparse=False)
-    for rows in (
-        make_scratch(layout, 64, 3, np.dtype(dtype)).memory,
-        make_group_sums(layout, 3, np.dtype(dtype)).gradients,
-    ):
+    scratch = make_scratch(layout, TilePlaces(3, 64, sorted_size=13), 3, np.dtype(dtype))
+    for rows in (scratch.memory, make_group_sums(layout, 3, np.dtype(dtype)).gradients):
         assert rows.dtype == dtype
         assert [row.ctypes.data % 64 for row in rows] == [0, 0, 0]
 

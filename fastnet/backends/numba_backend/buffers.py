@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from fastnet.backends.numba_backend.kinds import ActivationKind, NetworkKind
 from fastnet.backends.numba_backend.layout import CACHE_LINE, MemoryLayout
 from fastnet.backends.numba_backend.native import native_functions
 from fastnet.backends.numba_backend.packing import PackedRows, PackedTiles
-from fastnet.backends.numba_backend.partition import CHUNK
+from fastnet.backends.numba_backend.partition import count_chunks, count_panel_items
 from fastnet.backends.numba_backend.records import (
     ADAM,
     KERNELS_DTYPE,
@@ -32,6 +32,7 @@ from fastnet.optimizers import SGD, AdamW, Optimizer
 from fastnet.spec import NetworkSpec
 
 __all__ = [
+    "TilePlaces",
     "code_kernels",
     "code_network",
     "code_optimizer",
@@ -161,26 +162,37 @@ def make_state(layout: MemoryLayout, flat: NDArray, remembered: list[NDArray]) -
         row[layout.positions] = array
     nothing = np.empty(0, flat.dtype)
     first, second = [*own[2:], nothing, nothing][:2]
-    n_chunks = -(-layout.n_parameters // CHUNK)
-    return OptimizerState(own[0], own[1], first, second, penalties=np.zeros(n_chunks))
+    most_parts = count_chunks(layout.n_parameters) + count_panel_items(layout.layers["width"][0], layout.lanes)
+    return OptimizerState(own[0], own[1], first, second, penalties=np.zeros(most_parts))
+
+
+class TilePlaces(NamedTuple):
+    """Places for tiles of samples, with room to sort so many non-zeros of each by their columns."""
+
+    n_places: int
+    tile_rows: int
+    n_features: int = 0
+    sorted_size: int = 0
 
 
 def make_scratch(
-    layout: MemoryLayout, tile_rows: int, n_workers: int, dtype: np.dtype, sorted_size: int = 0, n_features: int = 0
+    layout: MemoryLayout, tiles: TilePlaces, n_workers: int, dtype: np.dtype, *, by_panels: bool = False
 ) -> Scratch:
-    """Working memory of `n_workers`, with room to sort `sorted_size` non-zeros of a tile by their columns."""
-    # Blocks of rows may reach beyond the last row of a tile, to the next panel.
-    transposed = tile_rows * layout.n_columns + layout.lanes**2
+    """Working memory of `n_workers`, and of tiles."""
+    tile_size = tiles.tile_rows * layout.n_columns
     return Scratch(
         n_workers,
-        aligned_rows(n_workers, transposed + layout.n_transposed, dtype),
-        tile_rows,
-        transposed,
-        labels=np.zeros((n_workers, 2, tile_rows), np.int32),
+        by_panels,
+        tiles.n_places,
+        tiles.tile_rows,
+        # Blocks of rows may reach beyond the last row of a tile, to the next panel.
+        aligned_rows(tiles.n_places, tile_size + layout.lanes**2, dtype),
+        values=aligned_rows(tiles.n_places, tiles.sorted_size * dtype.itemsize, np.dtype(np.uint8)),
+        rows=aligned_rows(tiles.n_places, tiles.sorted_size, np.dtype(np.uint8)),
+        starts=np.zeros((tiles.n_places, tiles.n_features + 1), np.int64),
+        transposed=aligned_rows(n_workers, layout.n_transposed, dtype),
+        labels=np.zeros((n_workers, 2, tiles.tile_rows), np.int32),
         n_correct=np.zeros((n_workers, CACHE_LINE), np.int64),
-        values=aligned_rows(n_workers, sorted_size * dtype.itemsize, np.dtype(np.uint8)),
-        rows=aligned_rows(n_workers, sorted_size, np.dtype(np.uint8)),
-        starts=np.zeros((n_workers, n_features + 1), np.int64),
     )
 
 

@@ -80,6 +80,7 @@ class TrainingKind:
     takes_labels: bool
     is_weighted: bool  # samples have weights
     sorts: bool  # packed samples are sorted by columns as they come
+    by_panels: bool  # the first layer is divided by panels
     transposes: bool  # weights of hidden layers are needed transposed
     is_sgd: bool
 
@@ -107,6 +108,8 @@ def kind_of(
     samples: Samples,
     packed: PackedRows | None,
     spec: TrainingSpec | None = None,
+    *,
+    by_panels: bool = False,
 ) -> NetworkKind:
     """The kind of a network with its layout and its samples; of predictions without `spec`, which says how to train."""
     in_batches = spec is not None and spec.batch_size is not None
@@ -125,6 +128,7 @@ def kind_of(
             network.takes_labels,
             is_weighted=bool(samples.weights.size),
             sorts=bool(packed) and not samples.first_tiles.size,
+            by_panels=by_panels,
             transposes=bool(layout.n_transposed),
             is_sgd=isinstance(spec.optimizer, SGD),
         )

@@ -115,11 +115,11 @@ def lay_out(network: NetworkSpec, *, sparse: bool) -> MemoryLayout:
         size += _rounded_up(n_rows * n_columns, lanes)
         first_weight_size = first_weight_size or size
     n_weights = size
-    for i, fan_out in enumerate(layers["fan_out"]):
+    for i in [*range(1, n_layers), 0]:
         layers["bias"][i] = size
-        if network.bias:
-            positions.append(size + np.arange(fan_out))
-        size += _rounded_up(int(fan_out), lanes)
+        size += _rounded_up(int(layers["fan_out"][i]), lanes)
+    if network.bias:
+        positions += [layer["bias"] + np.arange(layer["fan_out"]) for layer in layers]
 
     columns_of_tile = 0 if sparse else network.n_features  # packed samples are read where they lie
     n_transposed = 0

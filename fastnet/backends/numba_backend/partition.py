@@ -12,8 +12,12 @@ from fastnet.parameters import ParameterLayout
 __all__ = [
     "CHUNK",
     "MOST_PACKED_ROWS",
+    "PANELS_OF_ITEM",
+    "count_chunks",
     "count_groups",
+    "count_panel_items",
     "count_tile_rows",
+    "is_worth_dividing_by_panels",
     "is_worth_sharing",
     "share_start",
     "whole_vectors",
@@ -54,6 +58,13 @@ _WIDE_ROW_BYTES, _MOST_WIDE_ROWS, _WIDE_TILE_BYTES = 2**12, 768, 2**24
 # gradient and of both moments stays in the innermost cache, and enough to be worth handing to a thread.
 CHUNK = 2048
 
+# Panels of a first layer that are handed to a thread together: packed samples are multiplied with two at a time.
+PANELS_OF_ITEM = 2
+
+# A division by panels saves time with each update, and costs some, as every thread has to look at all rows: it pays for
+# few rows of many parameters. Both were measured.
+_MOST_ROWS_BY_PANELS, _PARAMETERS_PER_ROW_BY_PANELS = 512, 64
+
 # Tiles have a multiple of this many rows, so that every part of a tile starts at a cache line.
 _ROW_MULTIPLE = 64
 
@@ -66,6 +77,22 @@ def share_start(part: int, n_parts: int, begin: int, end: int) -> int:
 def whole_vectors(n_rows: int, multiple: int) -> int:
     """The number of rows, rounded up to a multiple."""
     return -(-n_rows // multiple) * multiple
+
+
+def count_chunks(n_parameters: int) -> int:
+    """Number of chunks that so many parameters are updated in."""
+    return -(-n_parameters // CHUNK)
+
+
+def count_panel_items(width: int, lanes: int) -> int:
+    """Number of items that the panels of a layer are handed out in."""
+    return -(-width // (PANELS_OF_ITEM * lanes))
+
+
+def is_worth_dividing_by_panels(n_rows: int, n_panel_items: int, first_weight_size: int) -> bool:
+    """Whether the first layer of batches of `n_rows` packed samples should be divided by panels."""
+    most_rows = min(_MOST_ROWS_BY_PANELS, first_weight_size // _PARAMETERS_PER_ROW_BY_PANELS)
+    return n_panel_items > 1 and n_rows <= most_rows
 
 
 @lru_cache

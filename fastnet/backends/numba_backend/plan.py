@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fastnet import reference
 from fastnet.backends.interface import StepMetrics
 from fastnet.backends.numba_backend.buffers import (
+    TilePlaces,
     code_kernels,
     code_network,
     code_optimizer,
@@ -36,7 +37,9 @@ from fastnet.backends.numba_backend.packing import (
 )
 from fastnet.backends.numba_backend.partition import (
     count_groups,
+    count_panel_items,
     count_tile_rows,
+    is_worth_dividing_by_panels,
     is_worth_sharing,
 )
 from fastnet.backends.numba_backend.records import GRADIENT_ONLY, CodedOptimizer, Prediction, Run, Samples, as_record
@@ -76,11 +79,12 @@ class NumbaPlan:
         self._remembered = dict(zip(remembered, (self._state.first, self._state.second), strict=False))
         self._n_updates = 0
         self._row_sizes = np.diff(packed.row_starts) if packed else None
-        self._workspace = self._make_workspace(self._batch_rows)
+        self._workspace = self._make_workspace(self._batch_rows, in_batches=bool(self._batch_size))
         self._detail = self._describe(dataset.x, packed)
         self._samples = self._lay_out_samples(spec, dataset, packed)
-        kernels = code_kernels(kind_of(spec.network, self._layout, self._samples, packed, spec))
-        prepare_team(min(self._n_threads, self._count_groups(self._n_samples)))
+        by_panels = self._workspace.scratch.by_panels
+        kernels = code_kernels(kind_of(spec.network, self._layout, self._samples, packed, spec, by_panels=by_panels))
+        prepare_team(max(self._workspace.n_workers, min(self._n_threads, self._count_groups(self._n_samples))))
         self._records = PlanRecords(as_record(self._network), kernels, as_record(self._samples))
         self._optimizer = code_optimizer(spec.optimizer)
         self._training = TrainingJob(self._records, self._optimizer, self._state, self._workspace)
@@ -107,19 +111,21 @@ class NumbaPlan:
     def _batch_rows(self) -> int:
         return self._batch_size or self._n_samples
 
-    def _make_workspace(self, n_rows: int, room_for_sorting: int = 0) -> Workspace:
-        """Workspace for batches of up to `n_rows` rows. No more workers than groups, so that each has some."""
-        n_groups = self._count_groups(n_rows)
-        n_workers = min(self._n_threads, n_groups)
-        packed = self._row_sizes is not None
-        tile_rows = count_tile_rows(-(-n_rows // n_groups), self._layout.n_columns, self._dtype.itemsize, packed=packed)
+    def _make_workspace(self, n_rows: int, room_for_sorting: int = 0, *, in_batches: bool = False) -> Workspace:
+        """Workspace for batches of up to `n_rows` rows. No more workers than have something to do."""
+        layout, n_groups = self._layout, self._count_groups(n_rows)
+        rows_of_group, packed = -(-n_rows // n_groups), self._row_sizes is not None
+        tile_rows = count_tile_rows(rows_of_group, layout.n_columns, self._dtype.itemsize, packed=packed)
+        n_panel_items = count_panel_items(layout.layers["width"][0], layout.lanes)
+        # The tiles of all groups are there at once, so each group is one.
+        can_divide = in_batches and packed and rows_of_group <= tile_rows
+        by_panels = can_divide and is_worth_dividing_by_panels(n_rows, n_panel_items, layout.first_weight_size)
+        n_workers = min(self._n_threads, max(n_groups, n_panel_items if by_panels else 1))
         if self._row_sizes is not None:
             room_for_sorting = max(room_for_sorting, self._room_for_sorting(self._row_sizes, min(tile_rows, n_rows)))
-        return Workspace(
-            n_workers,
-            make_scratch(self._layout, tile_rows, n_workers, self._dtype, room_for_sorting, self._n_features),
-            make_group_sums(self._layout, n_groups, self._dtype),
-        )
+        tiles = TilePlaces(n_groups if by_panels else n_workers, tile_rows, self._n_features, room_for_sorting)
+        scratch = make_scratch(layout, tiles, n_workers, self._dtype, by_panels=by_panels)
+        return Workspace(n_workers, scratch, make_group_sums(layout, n_groups, self._dtype))
 
     def _room_for_sorting(self, row_sizes: NDArray[np.int64], n_rows: int) -> int:
         """Non-zeros of as many rows at most, with what fills up columns."""
@@ -139,7 +145,8 @@ class NumbaPlan:
         n_workers, scratch, sums = self._workspace
         return (
             f"{_describe_storage(x, packed)}; {layout}; batches of {self._batch_rows:,} in {len(sums.losses)} groups "
-            f"of rows, tiles of up to {scratch.tile_rows} rows; {n_workers} thread{'s' if n_workers > 1 else ''}"
+            f"of rows, tiles of up to {scratch.tile_rows} rows{', first layer by its units' if scratch.by_panels else ''}; "
+            f"{n_workers} thread{'s' if n_workers > 1 else ''}"
         )
 
     def run(self, learning_rates: Sequence[float] | NDArray, order: NDArray[np.int64] | None = None) -> StepMetrics:
@@ -148,7 +155,7 @@ class NumbaPlan:
         rates = np.array(learning_rates, np.float64)
         if order is not None:
             self._make_room(order)
-        run = self._describe_run(rates, order, self._batch_rows)
+        run = self._describe_run(rates, order, self._batch_rows, self._workspace)
         self._n_updates += len(rates)  # before an interrupt, which arrives when the steps have been made
         self._training.do(run, self._count_workers(run, self._workspace))
         figures = run.figures  # and not `run`, which holds the order too
@@ -159,8 +166,8 @@ class NumbaPlan:
         if self._row_sizes is None or np.bincount(order).max() <= 1:
             return
         room = self._room_for_sorting(self._row_sizes[order], self._workspace.scratch.tile_rows)
-        if room * self._workspace.n_workers > self._workspace.scratch.rows.size:
-            self._workspace = self._make_workspace(self._batch_rows, room)
+        if room * self._workspace.scratch.n_places > self._workspace.scratch.rows.size:
+            self._workspace = self._make_workspace(self._batch_rows, room, in_batches=True)
             self._training = TrainingJob(self._records, self._optimizer, self._state, self._workspace)
 
     def loss_and_gradients(self) -> tuple[float, Parameters]:
@@ -168,7 +175,7 @@ class NumbaPlan:
         self._require_open()
         # That of a batch has too little room where the whole dataset is divided into more groups.
         workspace = self._make_workspace(self._n_samples) if self._batch_size else self._workspace
-        run = self._describe_run(np.zeros(1), None, self._n_samples)
+        run = self._describe_run(np.zeros(1), None, self._n_samples, workspace)
         gradients_only = TrainingJob(self._records, CodedOptimizer(GRADIENT_ONLY), self._state, workspace)
         gradients_only.do(run, self._count_workers(run, workspace))
         gradient = self._state.gradient[self._layout.positions]
@@ -178,14 +185,18 @@ class NumbaPlan:
         n_rows = run.order.size or run.batch_rows * run.rates.size
         return workspace.n_workers if is_worth_sharing(n_rows, self._parameter_layout) else 1
 
-    def _describe_run(self, rates: NDArray[np.float64], order: NDArray[np.int64] | None, batch_rows: int) -> Run:
+    def _describe_run(
+        self, rates: NDArray[np.float64], order: NDArray[np.int64] | None, batch_rows: int, workspace: Workspace
+    ) -> Run:
+        scratch = workspace.scratch
         last_rows = batch_rows if order is None else len(order) - (len(rates) - 1) * batch_rows
+        fewest_groups = -(-last_rows // scratch.tile_rows) if scratch.by_panels else 1  # each is one tile then
         return Run(
             order=read_only(() if order is None else order, np.int64),
             stride=0 if order is None else batch_rows,
             batch_rows=batch_rows,
             n_groups=self._count_groups(batch_rows),
-            n_groups_last=self._count_groups(last_rows),
+            n_groups_last=max(self._count_groups(last_rows), fewest_groups),
             first_update=self._n_updates + 1,
             rates=rates,
             figures=np.zeros((3, len(rates))),
@@ -247,7 +258,7 @@ def predict(network: NetworkSpec, parameters: Parameters, x: Any, n_threads: int
     coded, samples = code_network(network, layout, packed, trains=False), code_samples(network, x, packed)
     kernels = code_kernels(kind_of(network, layout, samples, packed))
     tile_rows = count_tile_rows(n_samples, layout.n_columns, dtype.itemsize, packed=packed is not None)
-    scratch = make_scratch(layout, tile_rows, n_workers, dtype)
+    scratch = make_scratch(layout, TilePlaces(n_workers, tile_rows), n_workers, dtype)
     flat = make_state(layout, parameters.flat, []).flat
     outputs = np.empty((n_samples, network.n_outputs), dtype)
     prediction = Prediction(

@@ -127,7 +127,8 @@ KERNELS_DTYPE = np.dtype(
             "load_rows", "load_columns", "load_targets", "load_weights",
             "transpose_weight", "transpose_to_columns", "transpose_to_panels", "clear_filling",
             "output", "head", "weigh", "count",
-            "forward", "backward", "gradient_share", "update_share", "update", "run_steps", "predict", "predict_share",
+            "forward", "backward", "gradient_share", "update_share", "panel_share", "update",
+            "run_steps", "predict", "predict_share",
         )
     ]
 )  # fmt: skip
@@ -178,22 +179,27 @@ class OptimizerState(NamedTuple):
     gradient: NDArray
     first: NDArray  # velocity or first moment; empty for plain SGD
     second: NDArray  # second moment; empty for SGD
-    penalties: NDArray  # float64, sum of squared weights of each chunk of parameters
+    penalties: NDArray  # float64, sum of squared weights of each part of the parameters that is updated by itself
 
 
 class Scratch(NamedTuple):
-    """Working memory of each worker; see ``layout.py`` for what lies where in a tile."""
+    """Working memory; see ``layout.py`` for what lies where in a tile.
+
+    There is a place for the tile of each worker, or, if the first layer is divided by panels, for that of each group.
+    """
 
     n_workers: int  # K
-    memory: NDArray  # (K, ...)
+    by_panels: bool
+    n_places: int
     tile_rows: int
-    transposed: int  # where the transposed weights start
+    memory: NDArray  # (places, ...)
+    # Of samples that are sorted by columns as they come:
+    values: NDArray  # (places, ...) uint8
+    rows: NDArray  # (places, ...) uint8
+    starts: NDArray  # (places, D + 1) int64
+    transposed: NDArray  # (K, ...): transposed weights of hidden layers
     labels: NDArray  # (K, 2, tile_rows) int32: labels and predictions
     n_correct: NDArray  # (K, ...) int64
-    # For samples that are sorted by columns as they come:
-    values: NDArray  # (K, ...) uint8
-    rows: NDArray  # (K, ...) uint8
-    starts: NDArray  # (K, D + 1) int64
 
 
 class GroupSums(NamedTuple):
@@ -220,6 +226,7 @@ class Run(NamedTuple):
 class Step(NamedTuple):
     """One of them."""
 
+    number: int  # from 0 on
     begin: int  # positions [begin, end)
     end: int
     n_groups: int

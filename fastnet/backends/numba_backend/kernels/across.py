@@ -21,10 +21,10 @@ __all__ = ["backward_across", "forward_across"]
 
 
 @NativeFunction
-def forward_across(network, kernels, samples, order, begin, tile, n_rows, flat, memory, tile_rows):
+def forward_across(network, kernels, samples, scratch, order, begin, tile, n_rows, flat, memory):
     """What :func:`forward_upright` does, in the other layout."""
     layers = layers_at(network.layers, network.layers_size)
-    lanes, n_features = network.lanes, samples.n_features
+    lanes, n_features, tile_rows = network.lanes, samples.n_features, scratch.tile_rows
     size = whole_vectors(n_rows, network.row_multiple)
     if samples.tile_columns_size:
         slot = memory.itemsize * tile_rows * n_features
@@ -52,7 +52,7 @@ def forward_across(network, kernels, samples, order, begin, tile, n_rows, flat, 
 
 @NativeFunction
 def backward_across(
-    network, kernels, samples, scratch, worker, order, begin, tile, n_rows, flat, memory, gradient, adds
+    network, kernels, samples, scratch, place, order, begin, tile, n_rows, flat, memory, transposed, gradient, adds
 ):
     """What :func:`backward_upright` does, in the other layout."""
     layers, lanes = layers_at(network.layers, network.layers_size), network.lanes

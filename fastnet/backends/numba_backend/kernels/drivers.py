@@ -10,7 +10,8 @@
 from __future__ import annotations
 
 from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, call, inlined
-from fastnet.backends.numba_backend.kernels.partition import whole_vectors
+from fastnet.backends.numba_backend.kernels.panels import batch_of_step, count_panel_parts
+from fastnet.backends.numba_backend.kernels.partition import count_chunks, whole_vectors
 from fastnet.backends.numba_backend.kernels.sharing import next_item, share_out
 from fastnet.backends.numba_backend.kernels.sparse import sample_at
 from fastnet.backends.numba_backend.kernels.updates import step_l2
@@ -67,36 +68,45 @@ def note_losses(sums, step, figures, i):
 
 
 @inlined
-def note_penalty(network, state, step, figures, i):
-    """The same for the penalty."""
-    chunk_squares, squares = doubles_at(state.penalties, state.penalties_size), 0.0
-    for chunk in range(chunk_squares.size):
-        squares += chunk_squares[chunk]
+def note_penalty(network, state, step, n_parts, figures, i):
+    """The same for the penalty, of which there are so many parts."""
+    penalties, squares = doubles_at(state.penalties, state.penalties_size), 0.0
+    for part in range(n_parts):
+        squares += penalties[part]
     figures[1, i] = 0.5 * step_l2(network, step) * squares
     figures[0, i] += figures[1, i]
 
 
 @NativeFunction
 def run_steps(board, n_workers, training):
-    """All steps of a run: gradients of groups of rows, then updates of chunks of parameters."""
+    """All steps of a run: gradients of groups of rows, then updates of parts of the parameters.
+
+    Where the first layer is divided by panels, what belongs to them is done along with their updates, the first product
+    of the next step included. That of the first step comes before all others.
+    """
     network, kernels, state = network_at(training.network), kernels_at(training.kernels), state_at(training.state)
     sums, run, step, record = sums_at(training.sums), run_at(training.run), step_at(training.step), address_of(training)
+    by_panels = scratch_at(training.scratch).by_panels
     order, rates = wholes_at(run.order, run.order_size), doubles_at(run.rates, run.rates_size)
     figures = matrix_of(own_doubles_at(run.figures, run.figures_size), 0, 3, rates.size)
-    n_positions, n_update_items = order.size or run.batch_rows, min(state.penalties_size, UPDATE_ITEMS * n_workers)
+    if by_panels:
+        update_share, n_parts = kernels.panel_share, count_panel_parts(network)
+        n_items, step.number = n_parts, -1
+        share_out(board, n_workers, update_share, n_items, record)
+    else:
+        update_share, n_parts = kernels.update_share, count_chunks(network.n_parameters)
+        n_items = min(n_parts, UPDATE_ITEMS * n_workers)
     for i in range(rates.size):
-        step.begin = i * run.stride
-        step.end = min(step.begin + run.batch_rows, n_positions)
-        step.n_groups = run.n_groups if i < rates.size - 1 else run.n_groups_last
-        step.rate, step.n_updates = rates[i], run.first_update + i
+        step.number, step.rate, step.n_updates = i, rates[i], run.first_update + i
+        step.begin, step.end, step.n_groups = batch_of_step(run, i)
         if i == 0 or run.stride:
             step.scale = mean_scale(training, network, order, step.begin, step.end)
         share_out(board, n_workers, kernels.gradient_share, step.n_groups, record)
         note_losses(sums, step, figures, i)
         # What is one item is done before a helper could have begun with it.
-        share_out(board if n_update_items > 1 else 0, n_workers, kernels.update_share, n_update_items, record)
+        share_out(board if n_items > 1 else 0, n_workers, update_share, n_items, record)
         if network.l2 > 0.0:
-            note_penalty(network, state, step, figures, i)
+            note_penalty(network, state, step, n_parts, figures, i)
 
 
 @NativeFunction
@@ -122,7 +132,7 @@ def predict_share(share, tile, prediction):
         begin = tile * tile_rows
         n_rows = min(tile_rows, n_samples - begin)
         size = whole_vectors(n_rows, network.row_multiple)
-        call(kernels.forward, (network, kernels, samples, order, begin, 0, n_rows, flat, memory, tile_rows))
+        call(kernels.forward, (network, kernels, samples, scratch, order, begin, 0, n_rows, flat, memory))
         p = matrix_of(memory, tile_rows * network.outputs, n_outputs, size)
         rows = matrix_of(memory, tile_rows * network.loss_rows, 2, size)
         call(kernels.output, (matrix_of(memory, tile_rows * network.logits, n_outputs, size), p, rows))

@@ -85,7 +85,7 @@ def gradient_share(share, group, training):
     state, scratch, run = state_at(training.state), scratch_at(training.scratch), run_at(training.run)
     flat, order = own_numbers_at(training.like, state.flat, state.flat_size), wholes_at(run.order, run.order_size)
     tile_rows = scratch.tile_rows
-    memory = row_of(own_numbers_at(flat, scratch.memory, scratch.memory_size), scratch.n_workers, worker)
+    transposed = row_of(own_numbers_at(flat, scratch.transposed, scratch.transposed_size), scratch.n_workers, worker)
     label_rows = row_of(own_labels_at(scratch.labels, scratch.labels_size), scratch.n_workers, worker)
     n_correct = row_of(own_wholes_at(scratch.n_correct, scratch.n_correct_size), scratch.n_workers, worker)
     sums = sums_at(training.sums)
@@ -96,9 +96,12 @@ def gradient_share(share, group, training):
     if not network.across:
         for i in range(1, layers.size - 1):
             layer, n_rows = layers[i], layers[i - 1].width
-            place = scratch.transposed + layer.transposed
-            call(kernels.transpose_weight, (flat, layer.weight, n_rows, layer.width, network.lanes, memory, place))
+            call(kernels.transpose_weight, (
+                flat, layer.weight, n_rows, layer.width, network.lanes, transposed, layer.transposed,
+            ))  # fmt: skip
     while group >= 0:
+        place = group if scratch.by_panels else worker
+        memory = row_of(own_numbers_at(flat, scratch.memory, scratch.memory_size), scratch.n_places, place)
         begin = share_start(group, step.n_groups, step.begin, step.end)
         end = share_start(group + 1, step.n_groups, step.begin, step.end)
         first_tile = first_tiles[group] if first_tiles.size else 0
@@ -112,14 +115,14 @@ def gradient_share(share, group, training):
             tile_number = first_tile + tile
             call(
                 kernels.forward,
-                (network, kernels, samples, order, first, tile_number, n_rows, flat, memory, tile_rows),
+                (network, kernels, samples, scratch, order, first, tile_number, n_rows, flat, memory),
             )
             loss += head_of_tile(
                 network, kernels, samples, order, first, n_rows, step.scale, memory, tile_rows, label_rows, n_correct
             )
             call(kernels.backward, (
-                network, kernels, samples, scratch, worker, order, first, tile_number, n_rows,
-                flat, memory, gradient, tile > 0,
+                network, kernels, samples, scratch, place, order, first, tile_number, n_rows,
+                flat, memory, transposed, gradient, tile > 0,
             ))  # fmt: skip
         losses[group], corrects[group] = loss, n_correct[0]
         group = next_item(share, group)

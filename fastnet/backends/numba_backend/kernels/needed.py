@@ -15,6 +15,7 @@ from fastnet.backends.numba_backend.kernels.drivers import predict, predict_shar
 from fastnet.backends.numba_backend.kernels.gradients import gradient_share
 from fastnet.backends.numba_backend.kernels.heads import COUNTS, HEADS, OUTPUTS, weigh
 from fastnet.backends.numba_backend.kernels.packing import dense_packer, sparse_packer, tile_packers
+from fastnet.backends.numba_backend.kernels.panels import panel_share
 from fastnet.backends.numba_backend.kernels.products import (
     Left,
     Panels,
@@ -117,7 +118,7 @@ def _of_network(kind: NetworkKind) -> list[NeededFunction]:
         needed.append(NeededFunction(name, function, arguments))
 
     forward = forward_across if across else forward_upright
-    need("forward", forward, network, chosen, samples, whole, 0, 0, 0, out, out, 0)
+    need("forward", forward, network, chosen, samples, scratch, whole, 0, 0, 0, out, out)
     need("multiply", multiply, numbers, left, numbers, panels, out, panels, 0, 0, 0.0, numbers, panels, 0)
     need("output", OUTPUTS[kind.output], table, table, table)
     if kind.packed:
@@ -143,10 +144,12 @@ def _of_network(kind: NetworkKind) -> list[NeededFunction]:
     need("run_steps", run_steps, 0, 0, training)
     need("gradient_share", gradient_share, share, 0, training)
     need("update_share", update_share, share, 0, training)
+    if kind.training.by_panels:
+        need("panel_share", panel_share, share, 0, training)
     update = sgd_update if kind.training.is_sgd else adam_update
     need("update", update, _example(CodedOptimizer), 0.0, 0, 0, out, out, out, out)
     backward = backward_across if across else backward_upright
-    need("backward", backward, network, chosen, samples, scratch, 0, whole, 0, 0, 0, out, out, out, False)
+    need("backward", backward, network, chosen, samples, scratch, 0, whole, 0, 0, 0, out, out, out, out, False)
     if kind.packed:
         sparse_backward = raw, raw, whole, 0, numbers, 0, 0, 0, out, 0, False
         need("sparse_product_backward", sparse.product_backward, *sparse_backward)

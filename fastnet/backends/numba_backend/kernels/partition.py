@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastnet.backends.numba_backend import partition
 from fastnet.backends.numba_backend.kernels.compiling import kernel
 
-__all__ = ["share_start", "whole_vectors"]
+__all__ = ["count_chunks", "count_panel_items", "share_start", "whole_vectors"]
 
 share_start, whole_vectors = kernel(partition.share_start), kernel(partition.whole_vectors)
+count_chunks, count_panel_items = kernel(partition.count_chunks), kernel(partition.count_panel_items)

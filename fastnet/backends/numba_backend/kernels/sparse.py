@@ -37,7 +37,8 @@ from fastnet.backends.numba_backend.layout import CACHE_LINE, TERMS
 __all__ = ["SparseKernels", "sample_at", "sparse_kernels"]
 
 # The samples of a batch lie anywhere, and the processor does not foresee where: each is fetched while so many others
-# before it are multiplied. That makes a step of digits-adam a tenth shorter on one machine.
+# before it are multiplied, and where it starts is fetched so many earlier. That makes a step of digits-adam a tenth
+# shorter on one machine.
 _AHEAD = 3
 
 
@@ -50,6 +51,8 @@ def sample_at(order, position):
 @kernel
 def fetch_sample(values, columns, row_starts, order, position):
     """Have the non-zeros of the sample at a position of `order` fetched, if there is one."""
+    if position + _AHEAD < order.size:
+        prefetch(row_starts, order[position + _AHEAD])
     if position < order.size:
         sample = order[position]
         for k in range(row_starts[sample], row_starts[sample + 1], CACHE_LINE // values.itemsize):

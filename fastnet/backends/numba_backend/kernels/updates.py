@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, call, inlined, kernel
-from fastnet.backends.numba_backend.kernels.partition import share_start
+from fastnet.backends.numba_backend.kernels.partition import count_chunks, share_start
 from fastnet.backends.numba_backend.kernels.sharing import next_item
 from fastnet.backends.numba_backend.kernels.views import (
     kernels_at,
@@ -85,13 +85,9 @@ def step_l2(network, step):
 
 
 @inlined
-def add_groups(network, sums, step, begin, flat, gradient):
-    """Gradient of the objective, the l2 penalty included, from those of the groups, in their order.
-
-    `flat` and `gradient` are those of a chunk of the parameters, from `begin` on. Returns the sum of squared weights of
-    the chunk, in float64.
-    """
-    gradients, n_rows = own_numbers_at(flat, sums.gradients, sums.gradients_size), sums.losses_size
+def add_groups(sums, step, begin, gradient):
+    """The gradients of the groups, added up in their order, of the parameters from `begin` on."""
+    gradients, n_rows = own_numbers_at(gradient, sums.gradients, sums.gradients_size), sums.losses_size
     first = part_of(row_of(gradients, n_rows, 0), begin, gradient.size)
     for p in range(gradient.size):
         gradient[p] = first[p]
@@ -99,14 +95,29 @@ def add_groups(network, sums, step, begin, flat, gradient):
         other = part_of(row_of(gradients, n_rows, group), begin, gradient.size)
         for p in range(gradient.size):
             gradient[p] += other[p]
+
+
+@inlined
+def update_part(network, kernels, optimizer, state, step, begin, gradient):
+    """Update the parameters from `begin` on; the sum of the groups' gradients becomes that of the objective.
+
+    Returns the sum of squared weights, in float64, or zero where nothing depends on it.
+    """
+    size = gradient.size
+    flat = part_of(own_numbers_at(gradient, state.flat, state.flat_size), begin, size)
+    first = part_of(own_numbers_at(gradient, state.first, state.first_size), begin, size)
+    second = part_of(own_numbers_at(gradient, state.second, state.second_size), begin, size)
     input_scale, l2 = flat.dtype.type(network.input_scale), flat.dtype.type(step_l2(network, step))
-    for p in range(min(gradient.size, network.first_weight_size - begin)):
+    for p in range(min(size, network.first_weight_size - begin)):
         gradient[p] *= input_scale
     squares = 0.0
     if network.l2 > 0.0:
-        for p in range(min(gradient.size, network.n_weights - begin)):
+        for p in range(min(size, network.n_weights - begin)):
             gradient[p] += l2 * flat[p]
             squares += flat[p] * flat[p]
+    if optimizer.kind != GRADIENT_ONLY:
+        n_weights = network.n_weights - begin
+        call(kernels.update, (optimizer, step.rate, step.n_updates, n_weights, flat, gradient, first, second))
     return squares
 
 
@@ -118,21 +129,14 @@ def update_share(share, item, training):
     """
     network, kernels, step = network_at(training.network), kernels_at(training.kernels), step_at(training.step)
     optimizer, state, sums = optimizer_at(training.optimizer), state_at(training.state), sums_at(training.sums)
-    flat = own_numbers_at(training.like, state.flat, state.flat_size)
-    gradient = own_numbers_at(flat, state.gradient, state.gradient_size)
-    first = own_numbers_at(flat, state.first, state.first_size)
-    second = own_numbers_at(flat, state.second, state.second_size)
+    gradients = own_numbers_at(training.like, state.gradient, state.gradient_size)
     penalties = own_doubles_at(state.penalties, state.penalties_size)
+    n_chunks = count_chunks(network.n_parameters)
     while item >= 0:
-        first_chunk = share_start(item, share.n_items, 0, penalties.size)
-        for chunk in range(first_chunk, share_start(item + 1, share.n_items, 0, penalties.size)):
+        first_chunk = share_start(item, share.n_items, 0, n_chunks)
+        for chunk in range(first_chunk, share_start(item + 1, share.n_items, 0, n_chunks)):
             begin = chunk * CHUNK
-            size = min(CHUNK, network.n_parameters - begin)
-            part, part_gradient = part_of(flat, begin, size), part_of(gradient, begin, size)
-            penalties[chunk] = add_groups(network, sums, step, begin, part, part_gradient)
-            if optimizer.kind != GRADIENT_ONLY:
-                call(kernels.update, (
-                    optimizer, step.rate, step.n_updates, network.n_weights - begin,
-                    part, part_gradient, part_of(first, begin, size), part_of(second, begin, size),
-                ))  # fmt: skip
+            gradient = part_of(gradients, begin, min(CHUNK, network.n_parameters - begin))
+            add_groups(sums, step, begin, gradient)
+            penalties[chunk] = update_part(network, kernels, optimizer, state, step, begin, gradient)
         item = next_item(share, item)

@@ -60,12 +60,13 @@ def first_product(network, layers, kernels, samples, order, begin, n_rows, flat,
 
 
 @NativeFunction
-def forward_upright(network, kernels, samples, order, begin, _tile, n_rows, flat, memory, tile_rows):
+def forward_upright(network, kernels, samples, scratch, order, begin, _tile, n_rows, flat, memory):
     """Activations of B samples from position `begin` on, and their logits (C, S), whose last S - B columns are zero."""
     layers = layers_at(network.layers, network.layers_size)
-    lanes, size = network.lanes, whole_vectors(n_rows, network.row_multiple)
+    lanes, size, tile_rows = network.lanes, whole_vectors(n_rows, network.row_multiple), scratch.tile_rows
     n_layers = layers.size
-    first_product(network, layers, kernels, samples, order, begin, n_rows, flat, memory, tile_rows)
+    if not scratch.by_panels:
+        first_product(network, layers, kernels, samples, order, begin, n_rows, flat, memory, tile_rows)
     for i in range(max(n_layers - 1, 1)):
         layer = layers[i]
         h, n_panels = tile_rows * layer.h, layer.width // lanes
@@ -130,7 +131,7 @@ def hidden_layer_backward(network, layers, kernels, i, n_rows, flat, memory, til
     call(kernels.panel_sums, (memory, Panels(d, lanes, panel), n_rows, n_panels, gradient, layer.bias, adds))
     call(kernels.multiply, (
         memory, Left(d, lanes, 1, lanes, panel, n_panels),
-        memory, Panels(transposed + layer.transposed, lanes, layer.width * lanes),
+        transposed, Panels(layer.transposed, lanes, layer.width * lanes),
         memory, Panels(d_below, lanes, panel), n_rows, n_panels_below, 1.0, flat, Panels(0, 0, 0), ADD_NOTHING,
     ))  # fmt: skip
     activation_backward(below, memory, tile_rows, n_rows * below.width)
@@ -138,9 +139,9 @@ def hidden_layer_backward(network, layers, kernels, i, n_rows, flat, memory, til
 
 @inlined
 def first_layer_backward(
-    network, layers, kernels, samples, scratch, worker, order, begin, tile, n_rows, memory, gradient, adds
+    network, layers, kernels, samples, scratch, place, order, begin, tile, n_rows, memory, gradient, adds
 ):
-    """Gradients of the first layer."""
+    """Gradients of the first layer; where they are the panels' business, only what they need for that."""
     tile_rows, lanes, layer, n_features = scratch.tile_rows, network.lanes, layers[0], samples.n_features
     numbers = numbers_at(memory, samples.numbers, samples.numbers_size)
     d, n_panels = tile_rows * layer.d, layer.width // lanes
@@ -153,19 +154,20 @@ def first_layer_backward(
                 memory, d, n_rows, n_panels, gradient, layer.weight, adds,
             ))  # fmt: skip
         else:
-            values = row_of(own_bytes_at(scratch.values, scratch.values_size), scratch.n_workers, worker)
-            rows = row_of(own_bytes_at(scratch.rows, scratch.rows_size), scratch.n_workers, worker)
-            starts = row_of(own_wholes_at(scratch.starts, scratch.starts_size), scratch.n_workers, worker)
+            values = row_of(own_bytes_at(scratch.values, scratch.values_size), scratch.n_places, place)
+            rows = row_of(own_bytes_at(scratch.rows, scratch.rows_size), scratch.n_places, place)
+            starts = row_of(own_wholes_at(scratch.starts, scratch.starts_size), scratch.n_places, place)
             call(kernels.sort_by_columns, (
                 bytes_at(samples.packed_values, samples.packed_values_size),
                 bytes_at(samples.packed_columns, samples.packed_columns_size),
                 wholes_at(samples.row_starts, samples.row_starts_size), order, begin, n_rows,
                 starts, values, rows,
             ))  # fmt: skip
-            call(kernels.sparse_product_backward, (
-                values, rows, starts, n_features,
-                memory, d, n_rows, n_panels, gradient, layer.weight, adds,
-            ))  # fmt: skip
+            if not scratch.by_panels:
+                call(kernels.sparse_product_backward, (
+                    values, rows, starts, n_features,
+                    memory, d, n_rows, n_panels, gradient, layer.weight, adds,
+                ))  # fmt: skip
     else:
         weight, d_z = Panels(layer.weight, lanes, n_features * lanes), Panels(d, lanes, n_rows * lanes)
         mode = ADD_VECTORS if adds else ADD_NOTHING
@@ -181,12 +183,14 @@ def first_layer_backward(
                 kernels.multiply,
                 (memory, x, memory, d_z, gradient, weight, n_features, n_panels, 1.0, gradient, weight, mode),
             )
-    call(kernels.panel_sums, (memory, Panels(d, lanes, n_rows * lanes), n_rows, n_panels, gradient, layer.bias, adds))
+    if not scratch.by_panels:
+        d_z = Panels(d, lanes, n_rows * lanes)
+        call(kernels.panel_sums, (memory, d_z, n_rows, n_panels, gradient, layer.bias, adds))
 
 
 @NativeFunction
 def backward_upright(
-    network, kernels, samples, scratch, worker, order, begin, tile, n_rows, flat, memory, gradient, adds
+    network, kernels, samples, scratch, place, order, begin, tile, n_rows, flat, memory, transposed, gradient, adds
 ):
     """Gradients of all layers from d_logits (C, S) of B samples, added to `gradient` if `adds`, else put there."""
     layers, tile_rows = layers_at(network.layers, network.layers_size), scratch.tile_rows
@@ -198,8 +202,8 @@ def backward_upright(
         last_layer_backward(network, layers, kernels, n_rows, size, flat, memory, tile_rows, gradient, adds)
         for i in range(n_layers - 2, 0, -1):
             hidden_layer_backward(
-                network, layers, kernels, i, n_rows, flat, memory, tile_rows, scratch.transposed, gradient, adds
+                network, layers, kernels, i, n_rows, flat, memory, tile_rows, transposed, gradient, adds
             )
     first_layer_backward(
-        network, layers, kernels, samples, scratch, worker, order, begin, tile, n_rows, memory, gradient, adds
+        network, layers, kernels, samples, scratch, place, order, begin, tile, n_rows, memory, gradient, adds
     )
