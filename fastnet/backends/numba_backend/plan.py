@@ -143,9 +143,10 @@ class NumbaPlan:
     def _describe(self, x: Any, packed: PackedRows | None) -> str:
         layout = "samples across vectors" if self._layout.across else "units along vectors"
         n_workers, scratch, sums = self._workspace
+        division = ", first layer by its units" if scratch.by_panels else ""
         return (
             f"{_describe_storage(x, packed)}; {layout}; batches of {self._batch_rows:,} in {len(sums.losses)} groups "
-            f"of rows, tiles of up to {scratch.tile_rows} rows{', first layer by its units' if scratch.by_panels else ''}; "
+            f"of rows, tiles of up to {scratch.tile_rows} rows{division}; "
             f"{n_workers} thread{'s' if n_workers > 1 else ''}"
         )
 
