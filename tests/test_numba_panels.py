@@ -18,7 +18,7 @@ from fastnet.testing import assert_close, make_problem, oracle
 WIDE = (70, 52, 3)
 
 
-def packed_problem(layer_sizes=WIDE, n_samples=90, batch_size=40, **options):
+def small_batches(layer_sizes=WIDE, n_samples=90, batch_size=40, **options):
     options = {"storage": "pixels", "optimizer": Adam(), "activation": "relu", "input_scale": 1 / 255} | options
     return make_problem(layer_sizes, n_samples, batch_size=batch_size, **options)
 
@@ -45,6 +45,13 @@ VARIANTS = {
     "no-bias": {"bias": False, "dtype": "float64"},
     "weighted": {"weighted": True, "dtype": "float64"},
     "csr": {"storage": "csr", "input_scale": 1.0},
+    "dense": {"storage": "dense", "input_scale": 0.5},
+    "dense-float64": {"storage": "dense", "input_scale": 1.0, "dtype": "float64", "l2": 0.1, "weighted": True},
+    "dense-deep": {"storage": "dense", "input_scale": 1.0, "layer_sizes": (60, 45, 37, 50, 4), "activation": "tanh"},
+    "dense-single": {"storage": "dense", "input_scale": 1.0, "layer_sizes": (70, 52), "dtype": "float64"},
+    "dense-no-bias": {"storage": "dense", "input_scale": 1.0, "bias": False},
+    "bytes": {"storage": "uint8"},
+    "bytes-small-batches": {"storage": "uint8", "batch_size": 7, "n_samples": 24},
     "deep": {"layer_sizes": (60, 45, 37, 50, 4), "activation": "tanh", "dtype": "float64"},
     "single": {"layer_sizes": (70, 52), "dtype": "float64"},
     "whole-panels": {"layer_sizes": (60, 64, 3)},
@@ -61,8 +68,8 @@ VARIANTS = {
 def test_divided_steps_give_what_the_reference_gives(monkeypatch, variant, rows_of_group):
     """Every optimizer, penalty and shape, batches of several groups, and a last one that is shorter."""
     monkeypatch.setattr(plan, "count_groups", lambda n_rows, *_: max(1, min(n_rows // rows_of_group, 4)))
-    monkeypatch.setattr(plan, "is_worth_dividing_by_panels", lambda *_: True)
-    problem = packed_problem(**VARIANTS[variant])
+    monkeypatch.setattr(plan, "is_worth_dividing_by_panels", lambda *_, packed: True)
+    problem = small_batches(**VARIANTS[variant])
     order = order_of(problem)
     actual, divided = run(problem, order)
     assert divided
@@ -80,12 +87,12 @@ def test_divided_steps_give_what_the_reference_gives(monkeypatch, variant, rows_
 def test_divided_steps_are_those_of_undivided_ones(monkeypatch, variant):
     """Bit for bit, whatever the number of threads. Only penalties are added up in another order."""
     monkeypatch.setattr(plan, "count_groups", lambda n_rows, *_: max(1, min(n_rows // 12, 4)))
-    problem = packed_problem(**VARIANTS[variant])
+    problem = small_batches(**VARIANTS[variant])
     order = order_of(problem)
-    monkeypatch.setattr(plan, "is_worth_dividing_by_panels", lambda *_: False)
+    monkeypatch.setattr(plan, "is_worth_dividing_by_panels", lambda *_, packed: False)
     expected, divided = run(problem, order)
     assert not divided
-    monkeypatch.setattr(plan, "is_worth_dividing_by_panels", lambda *_: True)
+    monkeypatch.setattr(plan, "is_worth_dividing_by_panels", lambda *_, packed: True)
     for n_threads in (1, 2, 5):
         actual, divided = run(problem, order, n_threads)
         assert divided
@@ -98,7 +105,7 @@ def test_divided_steps_are_those_of_undivided_ones(monkeypatch, variant):
 
 def test_a_last_batch_whose_rows_would_be_one_group_too_large_for_a_tile():
     """Two groups of 100 rows have tiles of 128; 150 rows would be one group."""
-    problem = packed_problem((784, 40, 3), 350, 200, storage="csr", input_scale=1.0)
+    problem = small_batches((784, 40, 3), 350, 200, storage="csr", input_scale=1.0)
     order = order_of(problem)
     actual, divided = run(problem, order)
     assert divided
@@ -109,7 +116,7 @@ def test_a_last_batch_whose_rows_would_be_one_group_too_large_for_a_tile():
 
 def test_gradients_of_all_samples_between_divided_runs():
     """They need more groups than a batch has, of more tiles each, and leave the plan's state alone."""
-    problem = packed_problem((784, 40, 3), 700, 64, storage="csr", input_scale=1.0, dtype="float64")
+    problem = small_batches((784, 40, 3), 700, 64, storage="csr", input_scale=1.0, dtype="float64")
     order = order_of(problem)[:128]
     whole, halves = (problem.plan(NumbaBackend(n_threads=2)) for _ in range(2))
     assert whole._workspace.scratch.by_panels
@@ -128,7 +135,7 @@ def test_one_long_row_may_come_again_and_again(monkeypatch):
     monkeypatch.setattr(plan, "count_groups", lambda *_: 2)
     x = np.zeros((300, 3000), np.float32)
     x[:, 0], x[7, :2000] = 1, np.random.default_rng(0).normal(size=2000)
-    problem = packed_problem((3000, 40, 3), 300, 40, input_scale=1.0)
+    problem = small_batches((3000, 40, 3), 300, 40, input_scale=1.0)
     problem = replace(problem, dataset=Dataset(csr_array(x), problem.dataset.targets))
     often = np.full(80, 7)
     actual, divided = run(problem, often)

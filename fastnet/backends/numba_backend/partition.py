@@ -62,8 +62,10 @@ CHUNK = 2048
 PANELS_OF_ITEM = 2
 
 # A division by panels saves time with each update, and costs some, as every thread has to look at all rows: it pays for
-# few rows of many parameters. Both were measured.
-_MOST_ROWS_BY_PANELS, _PARAMETERS_PER_ROW_BY_PANELS = 512, 64
+# few rows of many parameters. So few rows may be a single group, and then nothing else shares them out. Where dense
+# rows could be shared out evenly as groups, panels do it as well only if they are many.
+_MOST_ROWS_BY_PANELS, _PARAMETERS_PER_ROW_BY_PANELS, _FEWEST_PARAMETERS_BY_PANELS = 512, 64, 2**12
+_FEWEST_ITEMS_OF_DENSE = 8
 
 # Tiles have a multiple of this many rows, so that every part of a tile starts at a cache line.
 _ROW_MULTIPLE = 64
@@ -89,10 +91,15 @@ def count_panel_items(width: int, lanes: int) -> int:
     return -(-width // (PANELS_OF_ITEM * lanes))
 
 
-def is_worth_dividing_by_panels(n_rows: int, n_panel_items: int, first_weight_size: int) -> bool:
-    """Whether the first layer of batches of `n_rows` packed samples should be divided by panels."""
+def is_worth_dividing_by_panels(
+    n_rows: int, n_groups: int, n_panel_items: int, first_weight_size: int, *, packed: bool
+) -> bool:
+    """Whether the first layer of batches of `n_rows` samples should be divided by panels."""
+    if n_panel_items == 1 or first_weight_size < _FEWEST_PARAMETERS_BY_PANELS:
+        return False
+    shares_well = packed or n_groups == 1 or n_panel_items >= _FEWEST_ITEMS_OF_DENSE
     most_rows = min(_MOST_ROWS_BY_PANELS, first_weight_size // _PARAMETERS_PER_ROW_BY_PANELS)
-    return n_panel_items > 1 and n_rows <= most_rows
+    return shares_well and n_rows <= most_rows
 
 
 @lru_cache

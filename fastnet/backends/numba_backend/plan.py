@@ -113,18 +113,22 @@ class NumbaPlan:
 
     def _make_workspace(self, n_rows: int, room_for_sorting: int = 0, *, in_batches: bool = False) -> Workspace:
         """Workspace for batches of up to `n_rows` rows. No more workers than have something to do."""
-        layout, n_groups = self._layout, self._count_groups(n_rows)
-        rows_of_group, packed = -(-n_rows // n_groups), self._row_sizes is not None
+        layout, n_groups, packed = self._layout, self._count_groups(n_rows), self._row_sizes is not None
+        rows_of_group = -(-n_rows // n_groups)
         tile_rows = count_tile_rows(rows_of_group, layout.n_columns, self._dtype.itemsize, packed=packed)
         n_panel_items = count_panel_items(layout.layers["width"][0], layout.lanes)
-        # The tiles of all groups are there at once, so each group is one.
-        can_divide = in_batches and packed and rows_of_group <= tile_rows
-        by_panels = can_divide and is_worth_dividing_by_panels(n_rows, n_panel_items, layout.first_weight_size)
+        by_panels = (
+            in_batches
+            and not layout.across
+            and rows_of_group <= tile_rows  # the tiles of all groups are there at once, so each group is one
+            and is_worth_dividing_by_panels(n_rows, n_groups, n_panel_items, layout.first_weight_size, packed=packed)
+        )
         n_workers = min(self._n_threads, max(n_groups, n_panel_items if by_panels else 1))
         if self._row_sizes is not None:
             room_for_sorting = max(room_for_sorting, self._room_for_sorting(self._row_sizes, min(tile_rows, n_rows)))
         tiles = TilePlaces(n_groups if by_panels else n_workers, tile_rows, self._n_features, room_for_sorting)
-        scratch = make_scratch(layout, tiles, n_workers, self._dtype, by_panels=by_panels)
+        batch_size = n_rows * self._n_features if by_panels and not packed else 0
+        scratch = make_scratch(layout, tiles, n_workers, self._dtype, by_panels=by_panels, batch_size=batch_size)
         return Workspace(n_workers, scratch, make_group_sums(layout, n_groups, self._dtype))
 
     def _room_for_sorting(self, row_sizes: NDArray[np.int64], n_rows: int) -> int:

@@ -186,6 +186,7 @@ class Scratch(NamedTuple):
     """Working memory; see ``layout.py`` for what lies where in a tile.
 
     There is a place for the tile of each worker, or, if the first layer is divided by panels, for that of each group.
+    In that case dense samples of a step are copied while those of the step before are still needed.
     """
 
     n_workers: int  # K
@@ -197,6 +198,7 @@ class Scratch(NamedTuple):
     values: NDArray  # (places, ...) uint8
     rows: NDArray  # (places, ...) uint8
     starts: NDArray  # (places, D + 1) int64
+    batches: NDArray  # (2, rows of a batch * D): of steps of even and odd numbers; or empty
     transposed: NDArray  # (K, ...): transposed weights of hidden layers
     labels: NDArray  # (K, 2, tile_rows) int32: labels and predictions
     n_correct: NDArray  # (K, ...) int64

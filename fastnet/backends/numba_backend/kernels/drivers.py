@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
+from fastnet.backends.numba_backend.kernels.batches import batch_of_step, count_copies
 from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, call, inlined
-from fastnet.backends.numba_backend.kernels.panels import batch_of_step, count_panel_parts
+from fastnet.backends.numba_backend.kernels.panels import count_panel_parts
 from fastnet.backends.numba_backend.kernels.partition import count_chunks, whole_vectors
 from fastnet.backends.numba_backend.kernels.sharing import next_item, share_out
 from fastnet.backends.numba_backend.kernels.sparse import sample_at
@@ -86,12 +87,13 @@ def run_steps(board, n_workers, training):
     """
     network, kernels, state = network_at(training.network), kernels_at(training.kernels), state_at(training.state)
     sums, run, step, record = sums_at(training.sums), run_at(training.run), step_at(training.step), address_of(training)
-    by_panels = scratch_at(training.scratch).by_panels
+    scratch = scratch_at(training.scratch)
     order, rates = wholes_at(run.order, run.order_size), doubles_at(run.rates, run.rates_size)
     figures = matrix_of(own_doubles_at(run.figures, run.figures_size), 0, 3, rates.size)
-    if by_panels:
+    if scratch.by_panels:
         update_share, n_parts = kernels.panel_share, count_panel_parts(network)
-        n_items, step.number = n_parts, -1
+        n_items, step.number, step.n_groups = n_parts, -1, 0
+        share_out(board, n_workers, kernels.gradient_share, count_copies(scratch, run, 0), record)
         share_out(board, n_workers, update_share, n_items, record)
     else:
         update_share, n_parts = kernels.update_share, count_chunks(network.n_parameters)
@@ -101,7 +103,8 @@ def run_steps(board, n_workers, training):
         step.begin, step.end, step.n_groups = batch_of_step(run, i)
         if i == 0 or run.stride:
             step.scale = mean_scale(training, network, order, step.begin, step.end)
-        share_out(board, n_workers, kernels.gradient_share, step.n_groups, record)
+        n_row_items = step.n_groups + count_copies(scratch, run, i + 1)
+        share_out(board, n_workers, kernels.gradient_share, n_row_items, record)
         note_losses(sums, step, figures, i)
         # What is one item is done before a helper could have begun with it.
         share_out(board if n_items > 1 else 0, n_workers, update_share, n_items, record)

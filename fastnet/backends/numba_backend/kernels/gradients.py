@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from fastnet.backends.numba_backend.kernels.batches import copy_samples
 from fastnet.backends.numba_backend.kernels.blocks import lanes_of, load, multiply_add, sum_of_lanes, zeros
 from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, call, inlined, kernel
 from fastnet.backends.numba_backend.kernels.partition import share_start, whole_vectors
@@ -74,11 +75,21 @@ def head_of_tile(network, kernels, samples, order, begin, n_rows, scale, memory,
     return weighted_total(losses, weights)
 
 
-@NativeFunction
-def gradient_share(share, group, training):
-    """One worker's groups of the rows of a step, `group` first; what they contribute goes to the sums.
+@inlined
+def transpose_weights(network, layers, kernels, flat, transposed):
+    """The weights of hidden layers as the way back needs them."""
+    for i in range(1, layers.size - 1):
+        layer, n_rows = layers[i], layers[i - 1].width
+        place = layer.transposed
+        call(kernels.transpose_weight, (flat, layer.weight, n_rows, layer.width, network.lanes, transposed, place))
 
-    The gradient of a group is that of ``scale * sum_i w_i loss_i``, for a first layer whose inputs are not scaled.
+
+@NativeFunction
+def gradient_share(share, item, training):
+    """One worker's items of a round: groups of the rows of a step, or samples to be copied for the next.
+
+    What a group contributes goes to the sums. Its gradient is that of ``scale * sum_i w_i loss_i``, for a first layer
+    whose inputs are not scaled.
     """
     step, worker = step_at(training.step), share.worker
     network, kernels, samples = network_at(training.network), kernels_at(training.kernels), samples_at(training.samples)
@@ -92,37 +103,38 @@ def gradient_share(share, group, training):
     losses, corrects = own_doubles_at(sums.losses, sums.losses_size), own_wholes_at(sums.n_correct, sums.n_correct_size)
     gradients = own_numbers_at(flat, sums.gradients, sums.gradients_size)
     first_tiles = wholes_at(samples.first_tiles, samples.first_tiles_size)
-    layers = layers_at(network.layers, network.layers_size)
-    if not network.across:
-        for i in range(1, layers.size - 1):
-            layer, n_rows = layers[i], layers[i - 1].width
-            call(kernels.transpose_weight, (
-                flat, layer.weight, n_rows, layer.width, network.lanes, transposed, layer.transposed,
-            ))  # fmt: skip
-    while group >= 0:
-        place = group if scratch.by_panels else worker
-        memory = row_of(own_numbers_at(flat, scratch.memory, scratch.memory_size), scratch.n_places, place)
-        begin = share_start(group, step.n_groups, step.begin, step.end)
-        end = share_start(group + 1, step.n_groups, step.begin, step.end)
-        first_tile = first_tiles[group] if first_tiles.size else 0
-        gradient = row_of(gradients, losses.size, group)
-        loss = 0.0
-        n_correct[0] = 0
-        n_tiles = -(-(end - begin) // tile_rows)
-        for tile in range(n_tiles):
-            first = share_start(tile, n_tiles, begin, end)
-            n_rows = share_start(tile + 1, n_tiles, begin, end) - first
-            tile_number = first_tile + tile
-            call(
-                kernels.forward,
-                (network, kernels, samples, scratch, order, first, tile_number, n_rows, flat, memory),
-            )
-            loss += head_of_tile(
-                network, kernels, samples, order, first, n_rows, step.scale, memory, tile_rows, label_rows, n_correct
-            )
-            call(kernels.backward, (
-                network, kernels, samples, scratch, place, order, first, tile_number, n_rows,
-                flat, memory, transposed, gradient, tile > 0,
-            ))  # fmt: skip
-        losses[group], corrects[group] = loss, n_correct[0]
-        group = next_item(share, group)
+    layers, is_first_group = layers_at(network.layers, network.layers_size), True
+    while item >= 0:
+        if item < step.n_groups:
+            if is_first_group and not network.across:
+                transpose_weights(network, layers, kernels, flat, transposed)
+            is_first_group = False
+            place = item if scratch.by_panels else worker
+            memory = row_of(own_numbers_at(flat, scratch.memory, scratch.memory_size), scratch.n_places, place)
+            begin = share_start(item, step.n_groups, step.begin, step.end)
+            end = share_start(item + 1, step.n_groups, step.begin, step.end)
+            first_tile = first_tiles[item] if first_tiles.size else 0
+            gradient = row_of(gradients, losses.size, item)
+            loss = 0.0
+            n_correct[0] = 0
+            n_tiles = -(-(end - begin) // tile_rows)
+            for tile in range(n_tiles):
+                first = share_start(tile, n_tiles, begin, end)
+                n_rows = share_start(tile + 1, n_tiles, begin, end) - first
+                tile_number = first_tile + tile
+                call(
+                    kernels.forward,
+                    (network, kernels, samples, scratch, order, first, tile_number, n_rows, flat, memory),
+                )
+                loss += head_of_tile(
+                    network, kernels, samples, order, first, n_rows, step.scale, memory, tile_rows, label_rows,
+                    n_correct,
+                )  # fmt: skip
+                call(kernels.backward, (
+                    network, kernels, samples, scratch, place, order, first, tile_number, n_rows,
+                    flat, memory, transposed, gradient, tile > 0,
+                ))  # fmt: skip
+            losses[item], corrects[item] = loss, n_correct[0]
+        else:
+            copy_samples(kernels, samples, scratch, run, step.number + 1, item - step.n_groups, flat)
+        item = next_item(share, item)

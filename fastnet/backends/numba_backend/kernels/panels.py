@@ -1,4 +1,4 @@
-"""The first layer of steps with packed samples, divided by panels of its weight instead of by rows.
+"""The first layer of steps with small batches, divided by panels of its weight instead of by rows.
 
 Who has some panels does all that belongs to them: the gradient of all groups of rows, the update, and, with the weights
 that come out, the product of the next step. No processor ever reads another's gradients, and what an update needs is
@@ -14,9 +14,10 @@ still in its cache. In between, the groups have their turn, from the first activ
 
 from __future__ import annotations
 
+from fastnet.backends.numba_backend.kernels.batches import batch_of_step, copied_batch
 from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, call, inlined
 from fastnet.backends.numba_backend.kernels.partition import count_chunks, count_panel_items, share_start
-from fastnet.backends.numba_backend.kernels.products import Panels
+from fastnet.backends.numba_backend.kernels.products import ADD_NOTHING, ADD_VECTORS, Left, Panels
 from fastnet.backends.numba_backend.kernels.sharing import next_item
 from fastnet.backends.numba_backend.kernels.updates import add_groups, update_part
 from fastnet.backends.numba_backend.kernels.views import (
@@ -41,15 +42,7 @@ from fastnet.backends.numba_backend.kernels.views import (
 )
 from fastnet.backends.numba_backend.partition import CHUNK, PANELS_OF_ITEM
 
-__all__ = ["batch_of_step", "count_panel_parts", "panel_share"]
-
-
-@inlined
-def batch_of_step(run, number):
-    """Positions [begin, end) of a step of the run, and how many groups they are divided into."""
-    begin = number * run.stride
-    end = min(begin + run.batch_rows, run.order_size or run.batch_rows)
-    return begin, end, run.n_groups if number < run.rates_size - 1 else run.n_groups_last
+__all__ = ["count_panel_parts", "panel_share"]
 
 
 @inlined
@@ -72,17 +65,26 @@ def add_gradients(network, kernels, samples, scratch, step, memories, gradient, 
     layer, lanes, n_features = layers_at(network.layers, network.layers_size)[0], network.lanes, samples.n_features
     weight, bias = layer.weight + panel * n_features * lanes, layer.bias + panel * lanes
     for group in range(step.n_groups):
-        n_rows = share_start(group + 1, step.n_groups, step.begin, step.end)
-        n_rows -= share_start(group, step.n_groups, step.begin, step.end)
+        first = share_start(group, step.n_groups, step.begin, step.end)
+        n_rows = share_start(group + 1, step.n_groups, step.begin, step.end) - first
         d = scratch.tile_rows * layer.d + panel * n_rows * lanes
         memory = row_of(memories, scratch.n_places, group)
-        call(kernels.sparse_product_backward, (
-            row_of(own_bytes_at(scratch.values, scratch.values_size), scratch.n_places, group),
-            row_of(own_bytes_at(scratch.rows, scratch.rows_size), scratch.n_places, group),
-            row_of(own_wholes_at(scratch.starts, scratch.starts_size), scratch.n_places, group), n_features,
-            memory, d, n_rows, n_panels, gradient, weight, group > 0,
-        ))  # fmt: skip
         d_z = Panels(d, lanes, n_rows * lanes)
+        if samples.row_starts_size:
+            call(kernels.sparse_product_backward, (
+                row_of(own_bytes_at(scratch.values, scratch.values_size), scratch.n_places, group),
+                row_of(own_bytes_at(scratch.rows, scratch.rows_size), scratch.n_places, group),
+                row_of(own_wholes_at(scratch.starts, scratch.starts_size), scratch.n_places, group), n_features,
+                memory, d, n_rows, n_panels, gradient, weight, group > 0,
+            ))  # fmt: skip
+        else:
+            batch, out = copied_batch(scratch, step.number, gradient), Panels(weight, lanes, n_features * lanes)
+            x = Left((first - step.begin) * n_features, 1, n_features, n_rows, 0, 1)
+            mode = ADD_VECTORS if group else ADD_NOTHING
+            call(
+                kernels.multiply,
+                (batch, x, memory, d_z, gradient, out, n_features, n_panels, 1.0, gradient, out, mode),
+            )
         call(kernels.panel_sums, (memory, d_z, n_rows, n_panels, gradient, bias, group > 0))
 
 
@@ -113,14 +115,22 @@ def multiply_next(network, kernels, samples, scratch, run, number, flat, memorie
         group = (turn + panel * n_groups * lanes // layer.width) % n_groups
         first = share_start(group, n_groups, begin, end)
         n_rows = share_start(group + 1, n_groups, begin, end) - first
-        call(kernels.sparse_product, (
-            bytes_at(samples.packed_values, samples.packed_values_size),
-            bytes_at(samples.packed_columns, samples.packed_columns_size),
-            wholes_at(samples.row_starts, samples.row_starts_size), wholes_at(run.order, run.order_size),
-            first, n_rows, n_features, flat, layer.weight + panel * n_features * lanes, layer.bias + panel * lanes,
-            network.input_scale, n_panels,
-            row_of(memories, scratch.n_places, group), scratch.tile_rows * layer.h + panel * n_rows * lanes,
-        ))  # fmt: skip
+        memory, z = row_of(memories, scratch.n_places, group), scratch.tile_rows * layer.h + panel * n_rows * lanes
+        weight, bias = layer.weight + panel * n_features * lanes, layer.bias + panel * lanes
+        if samples.row_starts_size:
+            call(kernels.sparse_product, (
+                bytes_at(samples.packed_values, samples.packed_values_size),
+                bytes_at(samples.packed_columns, samples.packed_columns_size),
+                wholes_at(samples.row_starts, samples.row_starts_size), wholes_at(run.order, run.order_size),
+                first, n_rows, n_features, flat, weight, bias, network.input_scale, n_panels, memory, z,
+            ))  # fmt: skip
+        else:
+            x = Left((first - begin) * n_features, n_features, 1, n_features, 0, 1)
+            call(kernels.multiply, (
+                copied_batch(scratch, number, flat), x, flat, Panels(weight, lanes, n_features * lanes),
+                memory, Panels(z, lanes, n_rows * lanes), n_rows, n_panels,
+                network.input_scale, flat, Panels(bias, 0, lanes), ADD_VECTORS,
+            ))  # fmt: skip
 
 
 @NativeFunction

@@ -138,10 +138,25 @@ def hidden_layer_backward(network, layers, kernels, i, n_rows, flat, memory, til
 
 
 @inlined
+def sort_samples(kernels, samples, scratch, place, order, begin, n_rows):
+    """Values, rows and starts of packed samples, sorted by columns."""
+    values = row_of(own_bytes_at(scratch.values, scratch.values_size), scratch.n_places, place)
+    rows = row_of(own_bytes_at(scratch.rows, scratch.rows_size), scratch.n_places, place)
+    starts = row_of(own_wholes_at(scratch.starts, scratch.starts_size), scratch.n_places, place)
+    call(kernels.sort_by_columns, (
+        bytes_at(samples.packed_values, samples.packed_values_size),
+        bytes_at(samples.packed_columns, samples.packed_columns_size),
+        wholes_at(samples.row_starts, samples.row_starts_size), order, begin, n_rows,
+        starts, values, rows,
+    ))  # fmt: skip
+    return values, rows, starts
+
+
+@inlined
 def first_layer_backward(
     network, layers, kernels, samples, scratch, place, order, begin, tile, n_rows, memory, gradient, adds
 ):
-    """Gradients of the first layer; where they are the panels' business, only what they need for that."""
+    """Gradients of the first layer."""
     tile_rows, lanes, layer, n_features = scratch.tile_rows, network.lanes, layers[0], samples.n_features
     numbers = numbers_at(memory, samples.numbers, samples.numbers_size)
     d, n_panels = tile_rows * layer.d, layer.width // lanes
@@ -154,20 +169,10 @@ def first_layer_backward(
                 memory, d, n_rows, n_panels, gradient, layer.weight, adds,
             ))  # fmt: skip
         else:
-            values = row_of(own_bytes_at(scratch.values, scratch.values_size), scratch.n_places, place)
-            rows = row_of(own_bytes_at(scratch.rows, scratch.rows_size), scratch.n_places, place)
-            starts = row_of(own_wholes_at(scratch.starts, scratch.starts_size), scratch.n_places, place)
-            call(kernels.sort_by_columns, (
-                bytes_at(samples.packed_values, samples.packed_values_size),
-                bytes_at(samples.packed_columns, samples.packed_columns_size),
-                wholes_at(samples.row_starts, samples.row_starts_size), order, begin, n_rows,
-                starts, values, rows,
+            values, rows, starts = sort_samples(kernels, samples, scratch, place, order, begin, n_rows)
+            call(kernels.sparse_product_backward, (
+                values, rows, starts, n_features, memory, d, n_rows, n_panels, gradient, layer.weight, adds,
             ))  # fmt: skip
-            if not scratch.by_panels:
-                call(kernels.sparse_product_backward, (
-                    values, rows, starts, n_features,
-                    memory, d, n_rows, n_panels, gradient, layer.weight, adds,
-                ))  # fmt: skip
     else:
         weight, d_z = Panels(layer.weight, lanes, n_features * lanes), Panels(d, lanes, n_rows * lanes)
         mode = ADD_VECTORS if adds else ADD_NOTHING
@@ -183,9 +188,7 @@ def first_layer_backward(
                 kernels.multiply,
                 (memory, x, memory, d_z, gradient, weight, n_features, n_panels, 1.0, gradient, weight, mode),
             )
-    if not scratch.by_panels:
-        d_z = Panels(d, lanes, n_rows * lanes)
-        call(kernels.panel_sums, (memory, d_z, n_rows, n_panels, gradient, layer.bias, adds))
+    call(kernels.panel_sums, (memory, Panels(d, lanes, n_rows * lanes), n_rows, n_panels, gradient, layer.bias, adds))
 
 
 @NativeFunction
@@ -204,6 +207,9 @@ def backward_upright(
             hidden_layer_backward(
                 network, layers, kernels, i, n_rows, flat, memory, tile_rows, transposed, gradient, adds
             )
-    first_layer_backward(
-        network, layers, kernels, samples, scratch, place, order, begin, tile, n_rows, memory, gradient, adds
-    )
+    if not scratch.by_panels:
+        first_layer_backward(
+            network, layers, kernels, samples, scratch, place, order, begin, tile, n_rows, memory, gradient, adds
+        )
+    elif samples.row_starts_size:
+        sort_samples(kernels, samples, scratch, place, order, begin, n_rows)
