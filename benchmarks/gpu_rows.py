@@ -31,6 +31,7 @@ EPOCHS = {
     "moons": 2000,
     "sum": 2000,
     "digits-adam": 5,
+    "dense-adam": 1,
     "tabular-adam": 3,
 }
 

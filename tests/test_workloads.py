@@ -38,7 +38,7 @@ def trial_of(loaded, backend_name):
 
 def test_names():
     assert list(WORKLOADS) == [
-        "mnist-16", "mnist-128", "dense-16", "deep-512", "moons", "sum", "digits-adam", "tabular-adam",
+        "mnist-16", "mnist-128", "dense-16", "deep-512", "moons", "sum", "digits-adam", "dense-adam", "tabular-adam",
     ]  # fmt: skip
     assert all(name == workload.name for name, workload in WORKLOADS.items())
     with pytest.raises(SpecError, match="did you mean 'mnist-16'"):

@@ -89,6 +89,17 @@ WORKLOADS: dict[str, Workload] = {
             loss_tolerance=1e-3,
         ),
         Workload(
+            name="dense-adam",
+            title="784-100-10 on dense float32, Adam, batches of 32",
+            network=NetworkSpec((784, 100, 10), ("relu",)),
+            optimizer=Adam(learning_rate=0.001),
+            n_samples=40_000,
+            n_epochs=1,
+            read=read_dense,
+            batch_size=32,
+            loss_tolerance=1e-3,
+        ),
+        Workload(
             name="tabular-adam",
             title="30-100-2 on a table of 100,000 rows, two values to predict, Adam, batches of 200",
             network=NetworkSpec((30, 100, 2), ("relu",), "identity", "squared_error"),
