@@ -148,8 +148,10 @@ def panel_share(share, item, training):
     n_panel_items = count_panel_items(width, network.lanes)
     while item >= 0:
         if item < n_panel_items:
-            panel = item * PANELS_OF_ITEM
-            n_panels = min(PANELS_OF_ITEM, width // network.lanes - panel)
+            # If the items are not all of one size, the first is the smallest, as its worker has more of the rest to do.
+            end = width // network.lanes - (n_panel_items - 1 - item) * PANELS_OF_ITEM
+            panel = max(end - PANELS_OF_ITEM, 0)
+            n_panels = end - panel
             if step.number >= 0:
                 gradient = row_of(gradients, sums.losses_size, 0)
                 add_gradients(network, kernels, samples, scratch, step, memories, gradient, panel, n_panels)
