@@ -147,11 +147,11 @@ class NumbaPlan:
     def _describe(self, x: Any, packed: PackedRows | None) -> str:
         layout = "samples across vectors" if self._layout.across else "units along vectors"
         n_workers, scratch, sums = self._workspace
+        groups = _count(len(sums.losses), "group")
         division = ", first layer by its units" if scratch.by_panels else ""
         return (
-            f"{_describe_storage(x, packed)}; {layout}; batches of {self._batch_rows:,} in {len(sums.losses)} groups "
-            f"of rows, tiles of up to {scratch.tile_rows} rows{division}; "
-            f"{n_workers} thread{'s' if n_workers > 1 else ''}"
+            f"{_describe_storage(x, packed)}; {layout}; batches of {self._batch_rows:,} in {groups} "
+            f"of rows, tiles of up to {scratch.tile_rows} rows{division}; {_count(n_workers, 'thread')}"
         )
 
     def run(self, learning_rates: Sequence[float] | NDArray, order: NDArray[np.int64] | None = None) -> StepMetrics:
@@ -245,6 +245,10 @@ class NumbaPlan:
     def _require_open(self) -> None:
         if self._closed:
             raise PlanClosedError("this training plan is closed: make a new one with plan_training")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' if number > 1 else ''}"
 
 
 def _describe_storage(x: Any, packed: PackedRows | None) -> str:

@@ -123,7 +123,7 @@ def _of_network(kind: NetworkKind) -> list[NeededFunction]:
     need("output", OUTPUTS[kind.output], table, table, table)
     if kind.packed:
         sparse = sparse_kernels(*kind.packed)
-        need("sparse_product", sparse.product, raw, raw, whole, whole, 0, 0, 0, numbers, 0, 0, 0.0, 0, out, 0)
+        need("sparse_product", sparse.product, raw, raw, whole, whole, 0, 0, 0, numbers, 0, 0, 0.0, 0, out, 0, True)
     if kind.copies and across:
         need("load_columns", copies.load_columns, numbers, raw, whole, 0, 0, 0, 0, out)
     elif kind.copies:

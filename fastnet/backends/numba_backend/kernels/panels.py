@@ -106,8 +106,8 @@ def update_panels(network, kernels, samples, optimizer, state, step, gradient, p
 
 
 @inlined
-def multiply_next(network, kernels, samples, scratch, run, number, flat, memories, panel, n_panels):
-    """Some panels of Z of the first layer for the batch of a step."""
+def multiply_next(network, kernels, samples, scratch, run, number, flat, memories, panel, n_panels, fetches):
+    """Some panels of Z of the first layer for the batch of a step, whose packed samples are fetched if so told."""
     layer, lanes, n_features = layers_at(network.layers, network.layers_size)[0], network.lanes, samples.n_features
     begin, end, n_groups = batch_of_step(run, number)
     for turn in range(n_groups):
@@ -122,7 +122,7 @@ def multiply_next(network, kernels, samples, scratch, run, number, flat, memorie
                 bytes_at(samples.packed_values, samples.packed_values_size),
                 bytes_at(samples.packed_columns, samples.packed_columns_size),
                 wholes_at(samples.row_starts, samples.row_starts_size), wholes_at(run.order, run.order_size),
-                first, n_rows, n_features, flat, weight, bias, network.input_scale, n_panels, memory, z,
+                first, n_rows, n_features, flat, weight, bias, network.input_scale, n_panels, memory, z, fetches,
             ))  # fmt: skip
         else:
             x = Left((first - begin) * n_features, n_features, 1, n_features, 0, 1)
@@ -146,6 +146,7 @@ def panel_share(share, item, training):
     penalties = own_doubles_at(state.penalties, state.penalties_size)
     width = layers_at(network.layers, network.layers_size)[0].width
     n_panel_items = count_panel_items(width, network.lanes)
+    is_first = True
     while item >= 0:
         if item < n_panel_items:
             # If the items are not all of one size, the first is the smallest, as its worker has more of the rest to do.
@@ -159,7 +160,10 @@ def panel_share(share, item, training):
                     network, kernels, samples, optimizer, state, step, gradient, panel, n_panels
                 )
             if step.number + 1 < run.rates_size:
-                multiply_next(network, kernels, samples, scratch, run, step.number + 1, flat, memories, panel, n_panels)
+                multiply_next(
+                    network, kernels, samples, scratch, run, step.number + 1, flat, memories, panel, n_panels, is_first
+                )
+            is_first = False
         elif step.number >= 0:
             begin = network.first_weight_size + (item - n_panel_items) * CHUNK
             gradient = part_of(others, begin, min(CHUNK, end_of_others(network) - begin))

@@ -96,9 +96,9 @@ def sparse_kernels(value_dtype: np.dtype, column_dtype: np.dtype) -> SparseKerne
     @native_for(value_dtype, column_dtype)
     def sparse_product(
         packed_values, packed_columns, row_starts, order, begin, n_rows, n_features, weight, weight_start, bias_start,
-        scale, n_panels, z, z_start,
+        scale, n_panels, z, z_start, fetches,
     ):  # fmt: skip
-        """``z = scale * (x @ weight) + bias`` for the samples from position `begin` on."""
+        """``z = scale * (x @ weight) + bias`` for the samples from position `begin` on, which it fetches if so told."""
         values, columns = packed_values.view(value_dtype), packed_columns.view(column_dtype)
         scale = z.dtype.type(scale)
         single = zeros(z, 1)
@@ -109,7 +109,7 @@ def sparse_kernels(value_dtype: np.dtype, column_dtype: np.dtype) -> SparseKerne
             bias = load(single, weight, bias_start + panel * lanes, 0)
             bias_2 = load(single, weight, bias_start + (panel + 1) * lanes, 0)
             for i in range(n_rows):
-                if panel == 0:
+                if fetches and panel == 0:
                     fetch_sample(values, columns, row_starts, order, begin + i + _AHEAD)
                 sample = sample_at(order, begin + i)
                 one, other = weighted_sum_pair(
@@ -123,7 +123,7 @@ def sparse_kernels(value_dtype: np.dtype, column_dtype: np.dtype) -> SparseKerne
             start = weight_start + panel * n_features * lanes
             bias = load(single, weight, bias_start + panel * lanes, 0)
             for i in range(n_rows):
-                if panel == 0:
+                if fetches and panel == 0:
                     fetch_sample(values, columns, row_starts, order, begin + i + _AHEAD)
                 sample = sample_at(order, begin + i)
                 total = weighted_sum(values, columns, row_starts[sample], row_starts[sample + 1], weight, start)

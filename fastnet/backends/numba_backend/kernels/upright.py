@@ -37,7 +37,7 @@ def first_product(network, layers, kernels, samples, order, begin, n_rows, flat,
             bytes_at(samples.packed_values, samples.packed_values_size),
             bytes_at(samples.packed_columns, samples.packed_columns_size),
             wholes_at(samples.row_starts, samples.row_starts_size), order, begin, n_rows, n_features,
-            flat, layer.weight, layer.bias, network.input_scale, n_panels, memory, place,
+            flat, layer.weight, layer.bias, network.input_scale, n_panels, memory, place, True,
         ))  # fmt: skip
     else:
         weight = Panels(layer.weight, lanes, n_features * lanes)
