@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -225,6 +227,22 @@ def test_a_pipe_is_refused_before_training(run, tmp_path, option):
     os.mkfifo(tmp_path / "pipe")
     assert "no regular file" in run("train", "or-gate", option, tmp_path / "pipe", code=2).stderr
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_network_that_cannot_be_saved_after_all_is_kept_elsewhere(run, tmp_path, monkeypatch):
+    """The disk becomes full while it is trained."""
+    errors = [OSError(28, "No space left on device")]
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (_ for _ in ()).throw(errors.pop()) if errors else sync(file))
+    path = tmp_path / "net.safetensors"
+    message = run("train", "or-gate", "--backend", "numpy", "--quiet", "--save", path, code=2).stderr
+    kept = re.fullmatch(
+        rf"fastnet: \[Errno 28\] No space left on device; the network is kept as (.+): '{path}'\n", message
+    )
+    assert kept
+    assert not path.exists()
+    assert Network.load(kept[1]).predict([[0, 1]]).tolist() == [1]
+    shutil.rmtree(Path(kept[1]).parent)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,10 +104,22 @@ def _callbacks(checkpoint: Path | None, quiet: bool) -> list[Callback]:
 
 
 def _save(network: Network, path: Path | None, quiet: bool) -> None:
-    if path is not None and network.history is not None:
+    if path is None or network.history is None:
+        return
+    try:
         network.save(path)
-        if not quiet:
-            click.echo(f"saved {path}", err=True)
+    except OSError as error:  # the disk has become full since training began, or is gone
+        message = f"{error.strerror}; the network is kept as {_save_elsewhere(network, path.name)}"
+        raise OSError(error.errno, message, str(path)) from error
+    if not quiet:
+        click.echo(f"saved {path}", err=True)
+
+
+def _save_elsewhere(network: Network, name: str) -> Path:
+    """Save what would be lost otherwise in a new folder, where temporary files go."""
+    path = Path(tempfile.mkdtemp(prefix="fastnet-")) / name
+    network.save(path)
+    return path
 
 
 def _print_report(recipe: Recipe, run: PreparedRun, history: History) -> None:
