@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastnet.benchmarking import describe_machine
+from fastnet.benchmarking import describe_machine, trials
 from fastnet.workloads import SMOKE_SCALE
 
 ABSENT = pytest.StashKey[dict[str, str]]()
@@ -36,6 +36,13 @@ def smoke(pytestconfig):
 def scale(smoke):
     """Share of each workload's samples and epochs to use."""
     return SMOKE_SCALE if smoke else 1.0
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(smoke, monkeypatch):
+    """Nobody waits for others to come to rest where times do not matter."""
+    if smoke:
+        monkeypatch.setattr(trials, "PAUSE", 0)
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,12 @@ import numpy as np
 GROUP = "drop-in"
 
 INTRODUCTION = """\
-Both libraries did the same work in turns, with the same `random_state`, X of the same dtype, and default parameters but
-for those named. Both trained for as many epochs, to scores within 0.005 and losses within a thousandth of each other
-(in float32, where rounding errors grow, those after five epochs), or the run failed. Times are medians over rounds; in
-brackets stand the tenth and the ninetieth percentile, which of few rounds are the fastest and the slowest. Compiled
-code was loaded before, except in whole processes, which find it on disk. *Backend* is what "auto" chose to train on."""
+Both libraries did the same work in turns, a quarter of a second after the other had finished, with the same
+`random_state`, X of the same dtype, and default parameters but for those named. Both trained for as many epochs, to
+scores within 0.005 and losses within a thousandth of each other (in float32, where rounding errors grow, those after
+five epochs), or the run failed. Times are medians over rounds; in brackets stand the tenth and the ninetieth
+percentile, which of few rounds are the fastest and the slowest. Compiled code was loaded before, except in whole
+processes, which find it on disk. *Backend* is what "auto" chose to train on."""
 
 
 @dataclass(frozen=True)

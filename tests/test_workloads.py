@@ -188,6 +188,24 @@ def test_trials_take_turns_and_resets_are_not_timed():
     assert min(times[1]) >= 0.02
 
 
+@pytest.mark.parametrize(("names", "waits"), [("ab", True), ("a", False)])
+def test_trials_wait_until_the_threads_of_others_have_come_to_rest(names, waits):
+    """Those of OpenBLAS spin for a tenth of a second."""
+    spinning_ends = 0.0
+    found_rest = []
+
+    class Spinner(Sleeper):
+        def reset(self):
+            found_rest.append(time.perf_counter() > spinning_ends)
+
+        def run(self):
+            nonlocal spinning_ends
+            spinning_ends = time.perf_counter() + 0.15
+
+    time_alternately([Spinner(name, [], 0.0) for name in names], rounds=2)
+    assert found_rest[1:] == [waits] * (2 * len(names) - 1)
+
+
 def test_runs_that_warm_up_are_not_timed():
     log = []
     (times,) = time_alternately([Sleeper("a", log, 0.0)], rounds=2, warms_up=True)

@@ -120,7 +120,7 @@ def compare(
 ) -> Comparison:
     """Time backends and peers on a workload in turns, so that what slows the machine for a while slows all of them.
 
-    Each round of each of them comes right after one that is not timed.
+    Each round of each of them comes after a pause, and right after one that is not timed.
 
     Parameters
     ----------

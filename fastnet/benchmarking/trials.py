@@ -12,6 +12,10 @@ from fastnet.workloads import LoadedWorkload
 
 __all__ = ["BackendTrial", "OpenTrial", "Repeatable", "Trial", "time_alternately", "time_first_call"]
 
+# Seconds between two trials. The threads of OpenBLAS, which NumPy and so scikit-learn have, look for more to do for a
+# tenth of a second after the last product, and take the processor from others meanwhile.
+PAUSE = 0.25
+
 
 class Repeatable(Protocol):
     """Work that can be timed again and again."""
@@ -119,17 +123,21 @@ def time_first_call(make: Callable[[], Trial]) -> tuple[Trial, float]:
 def time_alternately(trials: Sequence[Repeatable], rounds: int, *, warms_up: bool = False) -> list[tuple[float, ...]]:
     """Seconds of each of `rounds` runs of each trial; everyone runs once before anyone runs again.
 
+    Between their turns is a pause, so that nobody is measured while the threads of the one before still spin.
+
     Parameters
     ----------
     trials : sequence of Repeatable
     rounds : int
     warms_up : bool
         Whether each run comes right after another of the same trial that is not timed. Else short runs suffer most
-        from what those before them have left: caches full of other data, and threads that spin before they sleep.
+        from what those before them have left, such as caches full of other data.
     """
     seconds: list[list[float]] = [[] for _ in trials]
     for _ in range(rounds):
         for trial, times in zip(trials, seconds, strict=True):
+            if len(trials) > 1:
+                time.sleep(PAUSE)
             if warms_up:
                 trial.reset()
                 trial.run()
