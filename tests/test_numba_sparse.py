@@ -189,12 +189,17 @@ def test_product_with_sparse_samples(form, n_panels, dtype):
     weight, bias = random.normal(size=(n_panels, 37, lanes)).astype(dtype), random.normal(size=(n_panels, lanes))
     flat = read_only(np.r_[np.nan, weight.ravel(), bias.ravel()], dtype)
     n_samples = len(dense)
-    for order, begin, end in ((NO_ORDER, n_samples // 3, n_samples), (random.permutation(n_samples), 1, n_samples)):
+    anywhere = random.permutation(n_samples)
+    for order, begin, end, fetches in (
+        (NO_ORDER, n_samples // 3, n_samples, True),
+        (anywhere, 1, n_samples, True),
+        (anywhere, 0, n_samples // 2, False),
+    ):
         n_rows = end - begin
         z = np.full(n_panels * n_rows * lanes + 2, np.nan, dtype)
         run(
             kernels.product, samples.packed_values, samples.packed_columns, samples.row_starts,
-            read_only(order, np.int64), begin, n_rows, 37, flat, 1, 1 + weight.size, 0.5, n_panels, z, 1,
+            read_only(order, np.int64), begin, n_rows, 37, flat, 1, 1 + weight.size, 0.5, n_panels, z, 1, fetches,
         )  # fmt: skip
         rows = dense[order[begin:end] if order.size else slice(begin, end)]
         expected = 0.5 * np.einsum("id,pdw->piw", rows, weight.astype(np.float64)) + bias[:, None, :].astype(dtype)
