@@ -182,7 +182,7 @@ def make_scratch(
     dtype: np.dtype,
     *,
     by_panels: bool = False,
-    batch_size: int = 0,
+    numbers_of_batch: int = 0,
 ) -> Scratch:
     """Working memory of `n_workers`, and of tiles, and of two batches of so many numbers."""
     tile_size = tiles.tile_rows * layout.n_columns
@@ -196,7 +196,7 @@ def make_scratch(
         values=aligned_rows(tiles.n_places, tiles.sorted_size * dtype.itemsize, np.dtype(np.uint8)),
         rows=aligned_rows(tiles.n_places, tiles.sorted_size, np.dtype(np.uint8)),
         starts=np.zeros((tiles.n_places, tiles.n_features + 1), np.int64),
-        batches=aligned_rows(2, batch_size, dtype),
+        batches=aligned_rows(2, numbers_of_batch, dtype),
         transposed=aligned_rows(n_workers, layout.n_transposed, dtype),
         labels=np.zeros((n_workers, 2, tiles.tile_rows), np.int32),
         n_correct=np.zeros((n_workers, CACHE_LINE), np.int64),

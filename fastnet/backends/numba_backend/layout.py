@@ -115,6 +115,7 @@ def lay_out(network: NetworkSpec, *, sparse: bool) -> MemoryLayout:
         size += _rounded_up(n_rows * n_columns, lanes)
         first_weight_size = first_weight_size or size
     n_weights = size
+    # That of the first layer comes last, so that the other layers' parameters lie together: see kernels/panels.py.
     for i in [*range(1, n_layers), 0]:
         layers["bias"][i] = size
         size += _rounded_up(int(layers["fan_out"][i]), lanes)

@@ -127,8 +127,14 @@ class NumbaPlan:
         if self._row_sizes is not None:
             room_for_sorting = max(room_for_sorting, self._room_for_sorting(self._row_sizes, min(tile_rows, n_rows)))
         tiles = TilePlaces(n_groups if by_panels else n_workers, tile_rows, self._n_features, room_for_sorting)
-        batch_size = n_rows * self._n_features if by_panels and not packed else 0
-        scratch = make_scratch(layout, tiles, n_workers, self._dtype, by_panels=by_panels, batch_size=batch_size)
+        scratch = make_scratch(
+            layout,
+            tiles,
+            n_workers,
+            self._dtype,
+            by_panels=by_panels,
+            numbers_of_batch=n_rows * self._n_features if by_panels and not packed else 0,
+        )
         return Workspace(n_workers, scratch, make_group_sums(layout, n_groups, self._dtype))
 
     def _room_for_sorting(self, row_sizes: NDArray[np.int64], n_rows: int) -> int:
