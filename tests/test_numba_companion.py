@@ -98,4 +98,6 @@ def test_companion_compiles_what_is_needed_from_the_other_end(monkeypatch):
     monkeypatch.setattr(team, "prepare_team", lambda n_workers: compiled.append("the team"))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pickle.dumps(KIND))))
     companion.main()
-    assert compiled == ["the team", *(needed.function for needed in reversed(needed_functions(KIND)))]
+    predictions = needed_functions(replace(KIND, training=None))
+    functions = [needed.function for needed in [*reversed(needed_functions(KIND)), *predictions]]
+    assert compiled == ["the team", *functions]

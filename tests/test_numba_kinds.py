@@ -15,6 +15,9 @@ from fastnet.testing import assert_close, make_problem, oracle
 
 N_SAMPLES, N_STEPS = 23, 3
 
+# Larger than rounding errors, which Adam would divide by themselves where the gradient of an absolute error is zero.
+EPSILON = 1e-4
+
 # Whatever a specification or the data may differ in, and so what might be mixed up.
 CHOICES = {
     "layer_sizes": [(21, 18, 3), (21, 18, 17, 3), (21, 3), (5, 4, 3), (5, 3), (21, 16, 3)],
@@ -25,7 +28,13 @@ CHOICES = {
     "storage": ["dense", "uint8", "pixels", "csr"],
     "weighted": [False, True],
     "batch_size": [None, 8],
-    "optimizer": [SGD(), SGD(momentum=0.9), SGD(momentum=0.9, nesterov=True), Adam(), AdamW(weight_decay=0.1)],
+    "optimizer": [
+        SGD(),
+        SGD(momentum=0.9),
+        SGD(momentum=0.9, nesterov=True),
+        Adam(epsilon=EPSILON),
+        AdamW(weight_decay=0.1, epsilon=EPSILON),
+    ],
     "bias": [True, False],
     "l2": [0.0, 0.1],
     "reduction": ["mean", "sum"],

@@ -12,6 +12,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -59,5 +60,7 @@ def main() -> None:
     from fastnet.backends.numba_backend.team import prepare_team
 
     prepare_team(2)  # this much is needed for every kind
-    for needed in reversed(needed_functions(pickle.load(sys.stdin.buffer))):
+    kind = pickle.load(sys.stdin.buffer)
+    predictions = needed_functions(replace(kind, training=None))  # what has been trained is evaluated next
+    for needed in [*reversed(needed_functions(kind)), *predictions]:
         needed.function.machine_code(*needed.arguments)

@@ -304,7 +304,7 @@ def _indices(builder, start, stride, count):
 
 
 def _pointer(context, builder, array_type, array, index):
-    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+    return builder.gep(context.data_model_manager[array_type].get(builder, array, "data"), [index])
 
 
 def _load(builder, block, pointer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastnet.backends.numba_backend.buffers import read_only
 from fastnet.backends.numba_backend.kernels import copies
@@ -102,76 +103,117 @@ def _of_activation(kind: ActivationKind) -> list[NeededFunction]:
     return needed
 
 
+# Examples of what functions of networks take, beside numbers of the network's dtype.
+_WHOLE, _WHOLE_OUT = read_only((), np.int64), np.empty(0, np.int64)
+_RAW, _RAW_OUT = read_only((), np.uint8), np.empty(0, np.uint8)
+_GIVEN_LABELS, _LABELS = read_only((), np.int32), np.empty(0, np.int32)
+_LEFT, _PANELS, _SHARE = Left(0, 0, 0, 0, 0, 0), Panels(0, 0, 0), Share(0, 0, 0, 0, 0)
+
+
 def _of_network(kind: NetworkKind) -> list[NeededFunction]:
-    """Names are those of KERNELS_DTYPE."""
-    dtype, across, is_single = kind.dtype, kind.across, kind.is_single
-    numbers, table = read_only((), dtype), np.empty((0, 0), dtype)
-    out, raw, raw_out = np.empty(0, dtype), read_only((), np.uint8), np.empty(0, np.uint8)
-    whole, whole_out = read_only((), np.int64), np.empty(0, np.int64)
-    given_labels, labels = read_only((), np.int32), np.empty(0, np.int32)
-    left, panels, share = Left(0, 0, 0, 0, 0, 0), Panels(0, 0, 0), Share(0, 0, 0, 0, 0)
+    """Names are those of KERNELS_DTYPE.
+
+    What takes longest to compile comes first and last. Two processes that begin at either end, see ``companion.py``,
+    meet in between, and may both compile what is there.
+    """
+    steps = _of_tiles(kind) + (_of_training(kind) if kind.training else [])
+    return _drivers(kind) + steps + _products(kind)
+
+
+def _drivers(kind: NetworkKind) -> list[NeededFunction]:
+    """What calls all the others."""
+    out = np.empty(0, kind.dtype)
     network, samples, scratch = (_example(record) for record in (CodedNetwork, Samples, Scratch))
-    chosen = np.zeros(1, KERNELS_DTYPE)[0]
-    needed: list[NeededFunction] = []
-
-    def need(name: str, function: NativeFunction, *arguments: Any) -> None:
-        needed.append(NeededFunction(name, function, arguments))
-
-    forward = forward_across if across else forward_upright
-    need("forward", forward, network, chosen, samples, scratch, whole, 0, 0, 0, out, out)
-    need("multiply", multiply, numbers, left, numbers, panels, out, panels, 0, 0, 0.0, numbers, panels, 0)
-    need("output", OUTPUTS[kind.output], table, table, table)
-    if kind.packed:
-        sparse = sparse_kernels(*kind.packed)
-        need("sparse_product", sparse.product, raw, raw, whole, whole, 0, 0, 0, numbers, 0, 0, 0.0, 0, out, 0, True)
-    if kind.copies and across:
-        need("load_columns", copies.load_columns, numbers, raw, whole, 0, 0, 0, 0, out)
-    elif kind.copies:
-        need("load_rows", copies.load_rows, numbers, raw, whole, 0, 0, 0, out)
-    if is_single and not across:
-        need("transpose_to_columns", copies.transpose_to_columns, out, 0, 0, 0, 0, 0, 0)
-    elif not across:
-        need("dot_with_panels", dot_with_panels, numbers, panels, 0, numbers, 0, 0, 0, out, 0, 0)
-    if kind.clears:
-        need("clear_filling", copies.clear_filling, out, 0, 0, 0, 0, 0)
+    way = network, np.zeros(1, KERNELS_DTYPE)[0], samples, scratch
+    forward = forward_across if kind.across else forward_upright
+    needed = [NeededFunction("forward", forward, (*way, _WHOLE, 0, 0, 0, out, out))]
     if not kind.training:
-        prediction = _example(Prediction, dtype)
-        need("predict", predict, 0, 0, prediction)
-        need("predict_share", predict_share, share, 0, prediction)
-        return needed
-
-    training = _example(Training, dtype)
-    need("run_steps", run_steps, 0, 0, training)
-    need("gradient_share", gradient_share, share, 0, training)
-    need("update_share", update_share, share, 0, training)
+        prediction = _example(Prediction, kind.dtype)
+        return [
+            *needed,
+            NeededFunction("predict", predict, (0, 0, prediction)),
+            NeededFunction("predict_share", predict_share, (_SHARE, 0, prediction)),
+        ]
+    backward, training = backward_across if kind.across else backward_upright, _example(Training, kind.dtype)
+    needed += [
+        NeededFunction("run_steps", run_steps, (0, 0, training)),
+        NeededFunction("gradient_share", gradient_share, (_SHARE, 0, training)),
+        NeededFunction("update_share", update_share, (_SHARE, 0, training)),
+        NeededFunction("backward", backward, (*way, 0, _WHOLE, 0, 0, 0, out, out, out, out, False)),
+    ]
     if kind.training.by_panels:
-        need("panel_share", panel_share, share, 0, training)
-    update = sgd_update if kind.training.is_sgd else adam_update
-    need("update", update, _example(CodedOptimizer), 0.0, 0, 0, out, out, out, out)
-    backward = backward_across if across else backward_upright
-    need("backward", backward, network, chosen, samples, scratch, 0, whole, 0, 0, 0, out, out, out, out, False)
-    if kind.packed:
-        sparse_backward = raw, raw, whole, 0, numbers, 0, 0, 0, out, 0, False
-        need("sparse_product_backward", sparse.product_backward, *sparse_backward)
-    if kind.training.sorts:
-        need("sort_by_columns", sparse.sort_by_columns, raw, raw, whole, whole, 0, 0, whole_out, raw_out, raw_out)
-    if across:
-        need("dots_of_rows", dots_of_rows, numbers, 0, 0, numbers, 0, 0, 0, 0, out, 0, False)
-    else:
-        need("panel_sums", panel_sums, numbers, panels, 0, 0, out, 0, False)
-    if across or not is_single:
-        need("row_sums", row_sums, numbers, 0, 0, 0, 0, out, 0, False)
-    else:
-        need("transpose_to_panels", copies.transpose_to_panels, out, 0, 0, 0, 0, 0, 0)
-    if kind.training.transposes:
-        need("transpose_weight", copies.transpose_weight, out, 0, 0, 0, 0, out, 0)
-    load_targets = copies.load_labels if kind.training.takes_labels else copies.load_targets
-    need("load_targets", load_targets, given_labels, numbers, whole, 0, 0, labels, table)
-    load_weights = copies.load_weights if kind.training.is_weighted else copies.equal_weights
-    need("load_weights", load_weights, numbers, whole, 0, 0, out)
-    head = HEADS[kind.output, kind.training.loss]
-    need("head", head, table, table, labels, table, table, table, out)
-    need("weigh", weigh, table, out, dtype.type(0))
-    count = COUNTS[kind.training.task, kind.training.takes_labels]
-    need("count", count, table, table, labels, table, labels, 0, whole_out)
+        needed.append(NeededFunction("panel_share", panel_share, (_SHARE, 0, training)))
     return needed
+
+
+def _of_tiles(kind: NetworkKind) -> list[NeededFunction]:
+    """What is done with the samples and outputs of a tile."""
+    numbers, out, table = _numbers(kind.dtype)
+    needed = [NeededFunction("output", OUTPUTS[kind.output], (table, table, table))]
+    if kind.copies and kind.across:
+        needed.append(NeededFunction("load_columns", copies.load_columns, (numbers, _RAW, _WHOLE, 0, 0, 0, 0, out)))
+    elif kind.copies:
+        needed.append(NeededFunction("load_rows", copies.load_rows, (numbers, _RAW, _WHOLE, 0, 0, 0, out)))
+    if kind.is_single and not kind.across:
+        transpose = copies.transpose_to_columns
+        needed.append(NeededFunction("transpose_to_columns", transpose, (out, 0, 0, 0, 0, 0, 0)))
+    if kind.clears:
+        needed.append(NeededFunction("clear_filling", copies.clear_filling, (out, 0, 0, 0, 0, 0)))
+    return needed
+
+
+def _of_training(kind: NetworkKind) -> list[NeededFunction]:
+    """What training needs besides, but for products."""
+    training, (numbers, out, table) = kind.training, _numbers(kind.dtype)
+    assert training is not None
+    load_targets = copies.load_labels if training.takes_labels else copies.load_targets
+    load_weights = copies.load_weights if training.is_weighted else copies.equal_weights
+    head, count = HEADS[kind.output, training.loss], COUNTS[training.task, training.takes_labels]
+    update = sgd_update if training.is_sgd else adam_update
+    needed = [
+        NeededFunction("load_targets", load_targets, (_GIVEN_LABELS, numbers, _WHOLE, 0, 0, _LABELS, table)),
+        NeededFunction("load_weights", load_weights, (numbers, _WHOLE, 0, 0, out)),
+        NeededFunction("head", head, (table, table, _LABELS, table, table, table, out)),
+        NeededFunction("weigh", weigh, (table, out, kind.dtype.type(0))),
+        NeededFunction("count", count, (table, table, _LABELS, table, _LABELS, 0, _WHOLE_OUT)),
+    ]
+    if kind.across:
+        rows = numbers, 0, 0, numbers, 0, 0, 0, 0, out, 0, False
+        needed.append(NeededFunction("dots_of_rows", dots_of_rows, rows))
+    else:
+        needed.append(NeededFunction("panel_sums", panel_sums, (numbers, _PANELS, 0, 0, out, 0, False)))
+    if kind.across or not kind.is_single:
+        needed.append(NeededFunction("row_sums", row_sums, (numbers, 0, 0, 0, 0, out, 0, False)))
+    else:
+        transpose = copies.transpose_to_panels
+        needed.append(NeededFunction("transpose_to_panels", transpose, (out, 0, 0, 0, 0, 0, 0)))
+    if training.transposes:
+        needed.append(NeededFunction("transpose_weight", copies.transpose_weight, (out, 0, 0, 0, 0, out, 0)))
+    needed.append(NeededFunction("update", update, (_example(CodedOptimizer), 0.0, 0, 0, out, out, out, out)))
+    return needed
+
+
+def _products(kind: NetworkKind) -> list[NeededFunction]:
+    numbers, out, _ = _numbers(kind.dtype)
+    needed = []
+    if not kind.is_single and not kind.across:
+        columns = numbers, _PANELS, 0, numbers, 0, 0, 0, out, 0, 0
+        needed.append(NeededFunction("dot_with_panels", dot_with_panels, columns))
+    if kind.packed:
+        sparse, rows = sparse_kernels(*kind.packed), (_RAW, _RAW, _WHOLE, _WHOLE, 0, 0)
+        forward = *rows, 0, numbers, 0, 0, 0.0, 0, out, 0, True
+        backward = _RAW, _RAW, _WHOLE, 0, numbers, 0, 0, 0, out, 0, False
+        needed.append(NeededFunction("sparse_product", sparse.product, forward))
+        if kind.training:
+            needed.append(NeededFunction("sparse_product_backward", sparse.product_backward, backward))
+        if kind.training and kind.training.sorts:
+            sort = sparse.sort_by_columns
+            needed.append(NeededFunction("sort_by_columns", sort, (*rows, _WHOLE_OUT, _RAW_OUT, _RAW_OUT)))
+    product = numbers, _LEFT, numbers, _PANELS, out, _PANELS, 0, 0, 0.0, numbers, _PANELS, 0
+    needed.append(NeededFunction("multiply", multiply, product))
+    return needed
+
+
+def _numbers(dtype: np.dtype) -> tuple[NDArray, NDArray, NDArray]:
+    """Numbers that are read, numbers that are written, and a table of these."""
+    return read_only((), dtype), np.empty(0, dtype), np.empty((0, 0), dtype)

@@ -59,6 +59,7 @@ __all__ = [
 ]
 
 _ITEM_BITS = 24
+_ITEM_MASK = 2**_ITEM_BITS - 1
 
 # Of a helper. Those who sleep are woken, those whose thread has ended are started anew when someone leads again.
 _GONE, _AWAKE, _ASLEEP = range(3)
@@ -116,9 +117,9 @@ def take_item(share, owner):
     slot = share.board + WORKERS + owner * WORKER_SIZE + SLOT
     end = share_start(owner + 1, share.n_workers, 0, share.n_items)
     found = load(slot)
-    while found >> _ITEM_BITS == share.round and found & (2**_ITEM_BITS - 1) < end:
+    while found >> _ITEM_BITS == share.round and found & _ITEM_MASK < end:
         if replace(slot, found, found + 1):
-            return found & (2**_ITEM_BITS - 1)
+            return found & _ITEM_MASK
         found = load(slot)
     return -1
 
