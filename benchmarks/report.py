@@ -24,12 +24,12 @@ OURS = "fastnet "
 INTRODUCTION = """\
 Every row of a table starts from the same weights, sees the same data in the same order, and reaches the same loss as
 NumPy in float64, or the run fails. Rows take turns: all have a round before any has another, each after a quarter of a
-second in which threads of others come to rest, and right after a round that is not timed. Times are medians over
-rounds; *best* is the fastest round. Ratios are times divided by that of another row of the same table: below 1 is
-faster than that row, above 1 slower. The *first call* binds the data, compiles what no earlier run has left on disk,
-and trains one round; imports are not in it. Peers compute what an update needs; fastnet's rows report loss and accuracy
-of each step besides. The table *first-fit* is about whole processes, from start to end, none of which comes after
-another of its own."""
+second in which threads of others come to rest, and right after a round that is not timed. There are five rounds, and
+more where they are short: a minute and a half of them. Times are medians over rounds; *best* is the fastest round.
+Ratios are times divided by that of another row of the same table: below 1 is faster than that row, above 1 slower. The
+*first call* binds the data, compiles what no earlier run has left on disk, and trains one round; imports are not in
+it. Peers compute what an update needs; fastnet's rows report loss and accuracy of each step besides. The table
+*first-fit* is about whole processes, from start to end, none of which comes after another of its own."""
 
 
 @dataclass(frozen=True)

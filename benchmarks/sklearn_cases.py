@@ -126,19 +126,19 @@ def _in_float32(case: Case) -> Case:
     return replace(case, name=f"{case.name}-float32", dtype="float32")
 
 
-_MNIST = Case("mnist", "`MLPClassifier` on MNIST", Fit, read_images, 42_000, rounds=3, max_iter=25)
-_TABULAR = Case("tabular", "`MLPClassifier` on a table", Fit, read_table, 100_000, rounds=3, max_iter=80)
+_MNIST = Case("mnist", "`MLPClassifier` on MNIST", Fit, read_images, 42_000, max_iter=25)
+_TABULAR = Case("tabular", "`MLPClassifier` on a table", Fit, read_table, 100_000, max_iter=80)
 
 CASES = [
-    Case("digits", "`MLPClassifier` on digits", Fit, read_digits, 1_797),
+    Case("digits", "`MLPClassifier` on digits", Fit, read_digits, 1_797, rounds=20),
     _MNIST,
     _in_float32(_MNIST),
     _TABULAR,
     _in_float32(_TABULAR),
-    Case("regressor", "`MLPRegressor`", Fit, read_friedman, 20_000, rounds=3, estimator="MLPRegressor"),
-    Case("search", "`GridSearchCV`, 12 settings, 3 folds", GridSearch, read_digits, 1_797, rounds=3, max_iter=20),
-    Case("stream", f"`partial_fit` by {ROWS_PER_BATCH:,} rows", Stream, read_table, 300_000),
-    Case("predict-many", "`predict_proba`", Prediction, read_table, 1_000_000, max_iter=5),
+    Case("regressor", "`MLPRegressor`", Fit, read_friedman, 20_000, estimator="MLPRegressor"),
+    Case("search", "`GridSearchCV`, 12 settings, 3 folds", GridSearch, read_digits, 1_797, rounds=10, max_iter=20),
+    Case("stream", f"`partial_fit` by {ROWS_PER_BATCH:,} rows", Stream, read_table, 300_000, rounds=10),
+    Case("predict-many", "`predict_proba`", Prediction, read_table, 1_000_000, rounds=10, max_iter=5),
     Case("predict-one", "`predict_proba` of one row", RowPrediction, read_table, 2_000, rounds=50, max_iter=5),
-    Case("process", "a whole process: imports, digits, first fit", Process, read_digits, 1_797, rounds=3),
+    Case("process", "a whole process: imports, digits, first fit", Process, read_digits, 1_797),
 ]

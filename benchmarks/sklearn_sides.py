@@ -118,10 +118,6 @@ class Side:
 class Fit(Side):
     """``fit``."""
 
-    def warm_up(self) -> None:
-        """One epoch needs whatever many need, and takes less time."""
-        self.make(max_iter=1).fit(self.x, self.y)
-
     def run(self) -> None:
         """See :meth:`Side.run`."""
         self.estimator.fit(self.x, self.y)

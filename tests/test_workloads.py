@@ -206,6 +206,13 @@ def test_trials_wait_until_the_threads_of_others_have_come_to_rest(names, waits)
     assert found_rest[1:] == [waits] * (2 * len(names) - 1)
 
 
+def test_rounds_go_on_for_as_long_as_they_should():
+    start = time.perf_counter()
+    (times,) = time_alternately([Sleeper("a", [], 0.0)], rounds=2, at_least=0.5)
+    assert time.perf_counter() - start >= 0.5
+    assert len(times) > 2
+
+
 def test_runs_that_warm_up_are_not_timed():
     log = []
     (times,) = time_alternately([Sleeper("a", log, 0.0)], rounds=2, warms_up=True)

@@ -115,6 +115,7 @@ def compare(
     data: DataPath | None = None,
     scale: float = 1.0,
     rounds: int = 5,
+    at_least: float = 0.0,
     device: str = "auto",
     n_threads: int | None = None,
 ) -> Comparison:
@@ -134,6 +135,8 @@ def compare(
         See :func:`fastnet.workloads.load`.
     rounds : int
         How often each of them trains the workload, besides a first time that is reported by itself.
+    at_least : float
+        Seconds for which further rounds follow.
     device : str
         As for `fastnet.Network`, for all backends.
     n_threads : int, optional
@@ -168,7 +171,7 @@ def compare(
             names.append(name)
             trials.append(stack.enter_context(closing(trial)))
             first_calls.append(seconds)
-        times = time_alternately(trials, rounds, warms_up=True)
+        times = time_alternately(trials, rounds, at_least=at_least, warms_up=True)
         measurements = [
             _measurement(loaded, name, trial, seconds, first_call)
             for name, trial, seconds, first_call in zip(names, trials, times, first_calls, strict=True)

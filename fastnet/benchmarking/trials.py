@@ -120,8 +120,10 @@ def time_first_call(make: Callable[[], Trial]) -> tuple[Trial, float]:
     return trial, time.perf_counter() - start
 
 
-def time_alternately(trials: Sequence[Repeatable], rounds: int, *, warms_up: bool = False) -> list[tuple[float, ...]]:
-    """Seconds of each of `rounds` runs of each trial; everyone runs once before anyone runs again.
+def time_alternately(
+    trials: Sequence[Repeatable], rounds: int, *, at_least: float = 0.0, warms_up: bool = False
+) -> list[tuple[float, ...]]:
+    """Seconds of each run of each trial, as many of one as of another; everyone runs once before anyone runs again.
 
     Between their turns is a pause, so that nobody is measured while the threads of the one before still spin.
 
@@ -129,12 +131,18 @@ def time_alternately(trials: Sequence[Repeatable], rounds: int, *, warms_up: boo
     ----------
     trials : sequence of Repeatable
     rounds : int
+        How often each trial runs, unless `at_least` makes it more.
+    at_least : float
+        Seconds for which rounds go on: the median of a few short ones says little on a machine that has good seconds
+        and bad ones.
     warms_up : bool
         Whether each run comes right after another of the same trial that is not timed. Else short runs suffer most
         from what those before them have left, such as caches full of other data.
     """
     seconds: list[list[float]] = [[] for _ in trials]
-    for _ in range(rounds):
+    n_rounds, begin = 0, time.perf_counter()
+    while n_rounds < rounds or time.perf_counter() - begin < at_least:
+        n_rounds += 1
         for trial, times in zip(trials, seconds, strict=True):
             if len(trials) > 1:
                 time.sleep(PAUSE)
