@@ -94,8 +94,9 @@ def build(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure fastnet and its peers side by side; writes JSON and Markdown under benchmarks/results.
 
-    Without arguments, which may choose some of the benchmarks (`-- benchmarks/bench_sklearn.py`), it also measures how
-    times grow with sizes, and puts the new figures into the README. MNIST is read from FASTNET_DATA.
+    Without arguments, which may choose some of the benchmarks (`-- benchmarks/bench_sklearn.py`), it also measures what
+    limits a step and how times grow with sizes, and puts the new figures into the README. MNIST is read from
+    FASTNET_DATA.
     """
     session.install(".", *group("bench"))
     if session.posargs:
@@ -105,6 +106,7 @@ def bench(session: nox.Session) -> None:
     estimators = "benchmarks/bench_sklearn.py"
     measure(session, "drop-in", estimators)
     measure(session, "cpu", "benchmarks", f"--ignore={estimators}")
+    session.run("python", "benchmarks/limits.py", "--out", "benchmarks/results")
     session.run("python", "benchmarks/scaling.py", "--out", "benchmarks/results")
     session.run("python", "benchmarks/chart.py")
     session.run("python", "benchmarks/readme_table.py")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click import ClickException
 from conftest import require_or_skip
+
+from fastnet.workloads import load
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -184,6 +188,29 @@ def test_scaling_in_a_process_of_its_own(tmp_path):
     assert [point["value"] for point in sweeps["samples"]["points"]] == [10, 30, 100, 300, 1000, 3000, 10_000]
     assert "| samples | ms per step | best | GFLOP/s |" in table.read_text(encoding="utf-8")
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_limits_in_a_process_of_its_own(tmp_path):
+    require_or_skip("numba")
+    command = [sys.executable, BENCHMARKS / "limits.py", "--out", tmp_path, "--scale", "0.01"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    (described,), (table,) = (list(tmp_path.glob(f"limits-*.{kind}")) for kind in ("json", "md"))
+    limits = {each["workload"]: each for each in json.loads(described.read_text(encoding="utf-8"))["limits"]}
+    for name, limit in limits.items():
+        loaded = load(name, scale=0.01)
+        layer_sizes, batch_size = loaded.spec.network.layer_sizes, loaded.spec.batch_size
+        n_samples, n_steps = loaded.dataset.n_samples, loaded.n_steps / loaded.workload.n_epochs
+        n_numbers = np.count_nonzero(loaded.dataset.x) * layer_sizes[1]
+        above = 3 * sum(a * b for a, b in itertools.pairwise(layer_sizes[1:]))
+        lanes = 64 / np.dtype(loaded.spec.network.dtype).itemsize
+        assert limit["multiply_adds"] == pytest.approx((2 * n_numbers + n_samples * above) / n_steps / lanes)
+        assert 0 < limit["best_step"] <= limit["step"]
+        assert limit["registers"] > 0
+        is_packed = name in ("mnist-16", "mnist-128", "digits-adam")
+        assert [limit["cache"] is not None, limit["kernels"] is not None] == [is_packed] * 2
+        assert (limit["sorting"] is not None) == (is_packed and batch_size is not None)
+        assert f"| {name} | {limit['multiply_adds']:,.0f} |" in table.read_text(encoding="utf-8")
 
 
 def test_sweeps_vary_one_thing_at_a_time_up_to_the_machine(imported):
