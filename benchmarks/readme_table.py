@@ -24,7 +24,7 @@ def as_table(speeds: list[Speeds]) -> str:
         cells = [three_figures(each.times[name]) if name in each.times else "-" for name in LIBRARIES]
         ratio = f"{each.ratio(each.peers[0]):.2f}"
         verdict = f"**{ratio}**" if each.times[SUBJECT] < each.times[each.peers[0]] else ratio
-        lines.append(f"| `{each.workload}` | {' | '.join(cells)} | {verdict} |")
+        lines.append(f"| `{each.workload}`: {each.title} | {' | '.join(cells)} | {verdict} |")
     return "\n".join(lines) + "\n"
 
 

@@ -27,6 +27,7 @@ class Speeds:
     """Milliseconds per step on one workload, by library; those that took no part are left out."""
 
     workload: str
+    title: str
     times: dict[str, float]
 
     def ratio(self, library: str) -> float:
@@ -47,7 +48,11 @@ def latest_report(name: str = "cpu") -> Path:
 def read_speeds(report: Path) -> list[Speeds]:
     """Of every workload that fastnet's Numba backend and a peer trained, in the report's order."""
     groups = json.loads(report.read_text(encoding="utf-8"))["groups"]
-    speeds = [Speeds(group["name"], _best(group["rows"])) for group in groups if group["unit"] == "ms per step"]
+    speeds = [
+        Speeds(group["name"], group["title"], _best(group["rows"]))
+        for group in groups
+        if group["unit"] == "ms per step"
+    ]
     return [each for each in speeds if SUBJECT in each.times and each.peers]
 
 

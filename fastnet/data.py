@@ -101,8 +101,9 @@ def validate_samples(network: NetworkSpec, x: Any, name: str = "X") -> Any:
     if samples is None:
         samples = _checked(name, x, network.numpy_dtype)
     if samples.shape[1] != network.n_features:
+        hint = f"; samples go in rows: pass {name}.T" if samples.shape[0] == network.n_features else ""
         raise DataError(
-            f"{name} has {samples.shape[1]} features, the network has {network.n_features} (layer_sizes[0])"
+            f"{name} has {samples.shape[1]} features, the network has {network.n_features} (layer_sizes[0]){hint}"
         )
     require_finite(name, samples, "feature")
     if is_sparse(samples):

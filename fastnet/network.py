@@ -84,6 +84,9 @@ class Network:
         Likewise; empty with ``bias=False``.
     history : History or None
         Of the latest fit.
+    feature_names : tuple of str
+        Of the columns that it is trained on, where they have names; saved with the network. `fastnet predict` finds the
+        columns of a file by them.
 
     Raises
     ------
@@ -135,6 +138,7 @@ class Network:
         self._coding: TargetCoding | None = None
         self._n_epochs_seen = 0
         self.history: History | None = None
+        self.feature_names: tuple[str, ...] = ()
         self._bind(backend, device, n_threads)
 
     def _bind(self, backend: str | None, device: str, n_threads: int | None) -> None:
@@ -335,8 +339,10 @@ class Network:
         Returns
         -------
         dict
-            "loss" in nats, reduced as in training but without penalty, and "accuracy" (share of samples, whatever their
-            weights, that have all their labels right), or for regression "r2" (mean over outputs; NaN for one sample).
+            "loss", reduced as in training but without penalty, in nats (the squared error, half the squared difference,
+            and the absolute error have the unit of the targets, squared or as it is), and "accuracy" (share of samples,
+            whatever their weights, that have all their labels right), or for regression "r2" (mean over outputs; NaN
+            for one sample).
 
         Raises
         ------
@@ -382,7 +388,8 @@ class Network:
         OSError
             The file cannot be written.
         """
-        persistence.save_network(path, self.spec, self._parameters, self._coding)
+        saved = persistence.SavedNetwork(self.spec, self._parameters, self._coding, self.feature_names)
+        persistence.save_network(path, saved)
 
     @classmethod
     def load(
@@ -405,9 +412,8 @@ class Network:
         BackendUnavailableError
             A backend asked for by name cannot run here.
         """
-        spec, parameters, coding = persistence.load_network(path)
         network = cls.__new__(cls)
-        network.spec, network._parameters, network._coding = spec, parameters, coding
+        network.spec, network._parameters, network._coding, network.feature_names = persistence.load_network(path)
         random, later_seed = random_source(seed)
         network._seed = draw_seed(random) if later_seed is None else later_seed
         network._n_epochs_seen = 0

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,21 @@ from fastnet.parameters import ParameterLayout, Parameters
 from fastnet.spec import NetworkSpec
 from fastnet.targets import TargetCoding
 
-__all__ = ["check_writable", "load_arrays", "load_network", "replacing", "save_arrays", "save_network"]
+__all__ = ["SavedNetwork", "check_writable", "load_arrays", "load_network", "replacing", "save_arrays", "save_network"]
 
 _NETWORK = "fastnet.network/1"
 
 
-def save_network(
-    path: str | os.PathLike[str], network: NetworkSpec, parameters: Parameters, coding: TargetCoding | None
-) -> None:
+class SavedNetwork(NamedTuple):
+    """What a file holds of a network; `coding` is None before a fit, and `feature_names` may be none."""
+
+    network: NetworkSpec
+    parameters: Parameters
+    coding: TargetCoding | None
+    feature_names: tuple[str, ...] = ()
+
+
+def save_network(path: str | os.PathLike[str], saved: SavedNetwork) -> None:
     """Write a network, so that ``load_network`` gives the same one back, bit for bit.
 
     Raises
@@ -36,13 +43,17 @@ def save_network(
     OSError
         The file cannot be written; one that was there before stays as it was.
     """
-    header = {"network": asdict(network), "coding": None if coding is None else _coding_to_dict(coding)}
-    tensors = {f"weight_{layer}": weight for layer, weight in enumerate(parameters.weights)}
-    tensors |= {f"bias_{layer}": bias for layer, bias in enumerate(parameters.biases)}
+    header = {
+        "network": asdict(saved.network),
+        "coding": None if saved.coding is None else _coding_to_dict(saved.coding),
+        "feature_names": saved.feature_names,
+    }
+    tensors = {f"weight_{layer}": weight for layer, weight in enumerate(saved.parameters.weights)}
+    tensors |= {f"bias_{layer}": bias for layer, bias in enumerate(saved.parameters.biases)}
     save_arrays(path, _NETWORK, header, tensors)
 
 
-def load_network(path: str | os.PathLike[str]) -> tuple[NetworkSpec, Parameters, TargetCoding | None]:
+def load_network(path: str | os.PathLike[str]) -> SavedNetwork:
     """Read what :func:`save_network` wrote.
 
     Raises
@@ -60,9 +71,10 @@ def load_network(path: str | os.PathLike[str]) -> tuple[NetworkSpec, Parameters,
         biases = [tensors[f"bias_{layer}"] for layer in range(network.n_layers)] if network.bias else None
         parameters = Parameters.from_arrays(ParameterLayout.of(network), weights, biases, network.dtype)
         coding = None if header["coding"] is None else _coding_from_dict(header["coding"])
+        feature_names = tuple(map(str, header.get("feature_names", ())))  # which were not kept at first
     except (KeyError, TypeError, OverflowError, FastnetError) as error:
         raise FileFormatError(f"{path}: written by another version of fastnet, or by hand: {error}") from error
-    return network, parameters, coding
+    return SavedNetwork(network, parameters, coding, feature_names)
 
 
 def _coding_to_dict(coding: TargetCoding) -> dict[str, Any]:

@@ -282,8 +282,8 @@ def test_the_table_of_the_readme(imported, written_report, tmp_path):
         assert lines[4:-4] == [
             heading,
             "|---|---:|---:|---:|---:|---:|---:|---:|",
-            "| `mnist-16` | 10 | 50 | 30 | 25 | - | 70 | **2.50** |",
-            "| `sum` | 2000 | - | - | - | 1500 | - | 0.75 |",
+            "| `mnist-16`: a title | 10 | 50 | 30 | 25 | - | 70 | **2.50** |",
+            "| `sum`: a title | 2000 | - | - | - | 1500 | - | 0.75 |",
         ]
 
 
@@ -393,7 +393,7 @@ def test_the_readme_shows_drop_in_estimators_between_marks_of_their_own(imported
             "| `row` | 1 by 64, float64 | 100 µs | 150 µs | 0.67 |",
             "",
         ]
-        assert "| `mnist-16` | 10 |" in text[:start]
+        assert "| `mnist-16`: a title | 10 |" in text[:start]
         assert text.endswith("after\n")
 
 

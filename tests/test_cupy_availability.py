@@ -45,7 +45,7 @@ def test_chosen_device_comes_first(machine):
 def test_cupy_is_not_installed(monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cupy" else find_spec(name))
-    assert "not installed: pip install 'fastnet[cuda13]'" in reason()
+    assert "not installed: pip install 'cupy-cuda13x[ctk]" in reason()
 
 
 def test_import_of_cupy_fails(monkeypatch):
@@ -96,7 +96,7 @@ def test_no_compiler(machine):
     machine.reset(compiler_error=RuntimeError("Failure finding libnvrtc.so: no such file\nsearched for in ..."))
     message = reason()
     assert "RuntimeError: Failure finding libnvrtc.so: no such file. " in message
-    assert "fastnet[cuda13]" in message
+    assert "cupy-cuda13x[ctk]" in message
 
 
 def test_no_cublas(machine):

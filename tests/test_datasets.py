@@ -268,7 +268,7 @@ def test_text_is_read_as_it_was_written(tmp_path_factory, table):
     assert found.y.dtype.kind == y.dtype.kind
     is_small = np.all(x == np.floor(x)) and x.min() >= 0 and x.max() <= 255
     assert found.X.dtype == (np.uint8 if is_small else np.float64)
-    assert found.feature_names == tuple(f"f{index}" if has_header else str(index) for index in range(x.shape[1]))
+    assert found.feature_names == (tuple(f"f{index}" for index in range(x.shape[1])) if has_header else ())
 
 
 def written(directory, text, name="data.csv", encoding="utf-8"):
@@ -537,7 +537,7 @@ def test_bad_parquet_is_told(tmp_path, columns, message):
 def test_parquet_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "data.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'fastnet\[parquet\]'"):
+    with pytest.raises(MissingPackageError, match="pip install pyarrow"):
         read_table(tmp_path / "data.parquet")
 
 
@@ -579,3 +579,45 @@ def test_samples_to_predict_may_come_without_targets(tmp_path):
     single, targets = read_samples(written(tmp_path, "a\n1\n3\n"), 1)
     assert single.tolist() == [[1], [3]]
     assert targets is None
+
+
+NAMED = "id,b,label,a\nfirst,2.5,0,1\nsecond,4,1,3\n"
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_samples_to_predict_are_found_by_their_names(tmp_path, ending):
+    """In the order of the names, whatever that of the file is, and without what is no feature."""
+    path = written(tmp_path, NAMED)
+    if ending == "parquet":
+        pandas = pytest.importorskip("pandas")
+        pandas.read_csv(path).to_parquet(path := tmp_path / "data.parquet")
+    samples, targets = read_samples(path, 2, feature_names=("a", "b"))
+    assert samples.tolist() == [[1, 2.5], [3, 4]]
+    assert targets.tolist() == [0, 1]
+    assert read_samples(path, 2, "id", feature_names=("a", "b"))[1].tolist() == ["first", "second"]
+    assert read_samples(path, 3, feature_names=("label", "a", "b"))[1].tolist() == ["first", "second"]
+    assert read_samples(path, 1, feature_names=("a",))[1].tolist() == [0, 1]  # of two that are left over, the label
+    with pytest.raises(DataError, match="has no column called c, d, which the network was"):
+        read_samples(path, 3, feature_names=("a", "c", "d"))
+
+
+def test_columns_that_are_left_over_may_be_anything(tmp_path):
+    path = written(tmp_path, "a,note,b,other\n1,x,2,y\n")
+    samples, targets = read_samples(path, 2, feature_names=("a", "b"))
+    assert samples.tolist() == [[1, 2]]
+    assert targets is None
+
+
+@pytest.mark.parametrize("text", ["1,2\n3,4\n", "a,a\n1,2\n3,4\n"], ids=["no names", "one name for two columns"])
+def test_columns_without_names_of_their_own_are_taken_in_order(tmp_path, text):
+    assert read_samples(written(tmp_path, text), 2, feature_names=("b", "a"))[0].tolist() == [[1, 2], [3, 4]]
+
+
+def test_a_wrong_number_of_columns_is_told_as_such(tmp_path):
+    np.save(tmp_path / "data.npy", np.ones((5, 4)))
+    for path in (tmp_path / "data.npy", written(tmp_path, "1,2,3,4\n5,6,7,8\n")):
+        for n_features in (2, 784):
+            with pytest.raises(DataError, match=f"has 4 columns, and the network takes {n_features} features"):
+                read_samples(path, n_features)
+        assert read_samples(path, 4)[1] is None
+    assert read_samples(tmp_path / "data.npy", 3)[1].tolist() == [1] * 5

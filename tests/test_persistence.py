@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from fastnet import FileFormatError, Network, persistence
 from fastnet.parameters import ParameterLayout, Parameters
-from fastnet.persistence import check_writable, load_arrays, load_network, save_arrays, save_network
+from fastnet.persistence import SavedNetwork, check_writable, load_arrays, load_network, save_arrays, save_network
 from fastnet.spec import ACTIVATIONS, HEADS, REDUCTIONS, NetworkSpec
 from fastnet.targets import TargetCoding
 
@@ -66,16 +66,17 @@ codings = st.one_of(
 )
 
 
-@given(specs(), codings, st.data())
-def test_what_is_saved_comes_back_bit_for_bit(tmp_path_factory, spec, coding, data):
+@given(specs(), codings, st.lists(st.text(max_size=5)).map(tuple), st.data())
+def test_what_is_saved_comes_back_bit_for_bit(tmp_path_factory, spec, coding, feature_names, data):
     layout = ParameterLayout.of(spec)
     width = 32 if spec.dtype == "float32" else 64
     finite = st.floats(allow_nan=False, allow_infinity=False, width=width)  # with -0.0 and subnormal numbers
     numbers = data.draw(st.lists(finite, min_size=1, max_size=20))
     parameters = Parameters(layout, np.resize(np.array(numbers, spec.dtype), layout.size))
     path = tmp_path_factory.getbasetemp() / "round-trip.safetensors"
-    save_network(path, spec, parameters, coding)
-    spec_again, parameters_again, coding_again = load_network(path)
+    save_network(path, SavedNetwork(spec, parameters, coding, feature_names))
+    spec_again, parameters_again, coding_again, names_again = load_network(path)
+    assert names_again == feature_names
     assert spec_again == spec
     assert parameters_again.flat.dtype == spec.dtype
     assert parameters_again.flat.tobytes() == parameters.flat.tobytes()
@@ -85,11 +86,12 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path_factory, spec, coding, da
         assert np.array_equal(coding_again.classes, coding.classes)
 
 
-def test_a_file_from_before_networks_had_a_precision_is_read(trained, saved):
+def test_a_file_from_before_networks_had_a_precision_and_names_is_read(trained, saved):
     header, tensors = load_arrays(saved, "fastnet.network/1")
-    del header["network"]["precision"]
+    del header["network"]["precision"], header["feature_names"]
     save_arrays(saved, "fastnet.network/1", header, tensors)
-    assert load_network(saved)[0] == trained.spec
+    assert load_network(saved).network == trained.spec
+    assert load_network(saved).feature_names == ()
 
 
 @pytest.mark.parametrize("backend", [None, "auto", "numpy"])

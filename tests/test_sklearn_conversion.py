@@ -135,6 +135,14 @@ def test_losses_of_a_regressor(loss, theirs):
     converted.partial_fit(X, y)  # and training goes on
 
 
+def test_a_network_knows_the_columns_of_a_frame():
+    """And `fastnet predict` finds them by their names."""
+    pandas = pytest.importorskip("pandas")
+    estimator = MLPRegressor(**SMALL).fit(pandas.DataFrame(X, columns=list("abcd")), TARGETS["value"])
+    assert estimator.to_network().feature_names == ("a", "b", "c", "d")
+    assert fitted("value").to_network().feature_names == ()
+
+
 def test_parameters_survive_without_weights():
     theirs = MLPClassifier(alpha=0.5, solver="sgd", backend="numba").to_sklearn()
     assert theirs.get_params() == neural_network.MLPClassifier(alpha=0.5, solver="sgd").get_params()

@@ -211,6 +211,20 @@ def orders(monkeypatch):
     return lambda: [tuple(map(int, epoch)) for epoch in np.concatenate(seen).reshape(-1, 50)]
 
 
+def test_the_order_of_an_epoch_is_drawn_while_a_device_may_be_at_work_on_the_one_before(monkeypatch):
+    """After the steps are under way, and before their results are waited for; none is drawn that no step needs."""
+    log = []
+    run, read, draw = ArrayPlan.run, ArrayPlan.read_parameters, RunSettings.epoch_order
+    monkeypatch.setattr(ArrayPlan, "run", lambda plan, *args: log.append("run") or run(plan, *args))
+    monkeypatch.setattr(ArrayPlan, "read_parameters", lambda plan: log.append("read") or read(plan))
+    monkeypatch.setattr(
+        RunSettings, "epoch_order", lambda settings, epoch, n: log.append(f"draw {epoch}") or draw(settings, epoch, n)
+    )
+    monkeypatch.setattr(training, "SECONDS_PER_CALL", 1e9)
+    classifier().fit(X, LABELS, optimizer=SGD(0.1), batch_size=50, n_epochs=3)
+    assert log == ["read", "draw 0", "run", "draw 1", "read", "run", "draw 2", "read", "run", "read"]
+
+
 def test_each_epoch_of_each_fit_sees_every_sample_once_in_an_order_of_its_own(orders):
     net = classifier()
     net.fit(X, LABELS, n_epochs=5, batch_size=12)

@@ -7,6 +7,7 @@ Results go to standard output, progress and messages to standard error. Exit cod
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -49,9 +50,15 @@ class _Group(click.Group):
         except BrokenPipeError:
             raise
         except (FastnetError, OSError, MemoryError) as error:
-            text = " ".join(str(error).split()) or type(error).__name__
-            click.echo(f"fastnet: {text}", err=True)
+            click.echo(f"fastnet: {_as_one_line(error)}", err=True)
             sys.exit(1 if isinstance(error, DivergenceError) else 2)
+
+
+def _as_one_line(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return " ".join(text.split()) or type(error).__name__
 
 
 class _Announcement(logging.Handler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 
 from fastnet.cli.options import ExistingOrNot, backend_options, check_output, data_options, to_json
 from fastnet.errors import DataError
+
+if TYPE_CHECKING:
+    from fastnet.network import Network
 
 __all__ = ["evaluate", "predict"]
 
@@ -38,7 +42,7 @@ def predict(
     if output is not None and not _is_stream(output):
         check_output(output)
     net = Network.load(network, backend=backend, device=device, n_threads=n_threads)
-    samples, _ = _read(net.spec.n_features, data, target)
+    samples, _ = _read(net, data, target)
     predictions = net.predict_proba(samples) if probabilities else net.predict(samples)
     _write((",".join(map(_as_text, row)) for row in np.atleast_2d(predictions.T).T), output)
 
@@ -61,7 +65,7 @@ def evaluate(
     from fastnet.network import Network
 
     net = Network.load(network, backend=backend, device=device, n_threads=n_threads)
-    samples, targets = _read(net.spec.n_features, data, target)
+    samples, targets = _read(net, data, target)
     if targets is None:
         raise DataError(
             f"{data}: has {net.spec.n_features} columns, all of them features: name the target with --target"
@@ -75,7 +79,7 @@ def evaluate(
         click.echo("  ".join(f"{name} {value:.6g}" for name, value in figures.items()))
 
 
-def _read(n_features: int, data: Path | None, target: str | None) -> tuple[NDArray, NDArray | None]:
+def _read(net: Network, data: Path | None, target: str | None) -> tuple[NDArray, NDArray | None]:
     """Samples and, where there are some, targets: of a file, or of MNIST's test images in a folder."""
     from fastnet.datasets import load, read_samples
 
@@ -88,7 +92,7 @@ def _read(n_features: int, data: Path | None, target: str | None) -> tuple[NDArr
             raise click.UsageError("--target goes with a file; a folder is taken for MNIST's")
         _, samples, targets = load("mnist", data=data).judged_on
         return samples, targets
-    return read_samples(data, n_features, target)
+    return read_samples(data, net.spec.n_features, target, feature_names=net.feature_names)
 
 
 def _write(lines: Iterable[str], output: Path | None) -> None:

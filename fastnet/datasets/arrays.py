@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class ArrayFile:
         It holds something else than a two-dimensional array of numbers.
     """
 
+    has_names = False
+
     def __init__(self, path: Path) -> None:
         with _loaded(path) as array:
             if not isinstance(array, np.ndarray):
@@ -52,11 +54,10 @@ class ArrayFile:
         self.names = tuple(str(index) for index in range(self._array.shape[1]))
         self.used = tuple(range(self._array.shape[1]))
 
-    def read(self, target: int | None) -> tuple[NDArray, NDArray | None]:
-        """All columns but the target (N, D), and the target (N,)."""
-        if target is None:
-            return self._array, None
-        return np.delete(self._array, target, axis=1), self._array[:, target]
+    def read(self, features: Sequence[int], target: int | None) -> tuple[NDArray, NDArray | None]:
+        """Columns (N, D), and the target (N,)."""
+        x = self._array if len(features) == len(self.names) else self._array[:, features]
+        return x, None if target is None else self._array[:, target]
 
 
 class NamedArrays:

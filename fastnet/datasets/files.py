@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
@@ -23,13 +23,17 @@ __all__ = ["read_samples", "read_table"]
 
 
 class _Columns(Protocol):
-    """A file of columns, whatever its format; `used` are the indices of those that are features or target."""
+    """A file of columns, whatever its format; `used` are the indices of those that are features or target.
+
+    Where `has_names` is false, `names` are indices.
+    """
 
     names: tuple[str, ...]
+    has_names: bool
     used: tuple[int, ...]
 
-    def read(self, target: int | None) -> tuple[NDArray, NDArray | None]:
-        """All columns but the target as numbers (N, D), and the target (N,)."""
+    def read(self, features: Sequence[int], target: int | None) -> tuple[NDArray, NDArray | None]:
+        """Columns as numbers (N, D), in this order, and the target (N,)."""
         ...
 
 
@@ -72,7 +76,7 @@ def read_table(
     FileFormatError
         The file is damaged or of an unknown kind.
     MissingPackageError
-        A ``.parquet`` file needs ``pip install 'fastnet[parquet]'``.
+        A ``.parquet`` file needs pyarrow.
     """
     path = _existing(path)
     table = _table_of_arrays(path, target) if path.suffix.lower() == ".npz" else _table_of_columns(path, target)
@@ -82,15 +86,27 @@ def read_table(
 
 
 def read_samples(
-    path: str | os.PathLike[str], n_features: int, target: str | None = None
+    path: str | os.PathLike[str], n_features: int, target: str | None = None, *, feature_names: Sequence[str] = ()
 ) -> tuple[NDArray, NDArray | None]:
     """Read samples to predict, (N, D), and their targets where the file has them.
 
-    Without `target`, a file of exactly `n_features` columns is taken to have none; an ``.npz`` file may lack ``y``.
+    Parameters
+    ----------
+    path : path-like
+        See :func:`read_table`; an ``.npz`` file may lack ``y``.
+    n_features : int
+        D.
+    target : str, optional
+        The target's column. Without it, a file of exactly `n_features` columns is taken to have none.
+    feature_names : sequence of str
+        Names of the features. Where the columns of the file have names, too, they are found by these, in any order, and
+        among others; one that is left over is the target.
 
     Raises
     ------
-    DataError, FileFormatError, MissingPackageError
+    DataError
+        The file lacks columns, or has too many; and as :func:`read_table`.
+    FileFormatError, MissingPackageError
         As :func:`read_table`.
     """
     path = _existing(path)
@@ -100,8 +116,32 @@ def read_samples(
         y = arrays.targets("y", target) if target is not None or arrays.has("y") else None
         return _features(path, x, ()), None if y is None else _targets(path, y, "y")
     columns = _open(path)
-    unlabelled = target is None and len(columns.used) == n_features
-    return _read(path, columns, None if unlabelled else _find_target(path, columns, target))
+    if columns.has_names and feature_names and len(set(columns.names)) == len(columns.names):
+        return _read_by_name(path, columns, feature_names, target)
+    if target is None and len(columns.used) == n_features:
+        return _read(path, columns, columns.used, None)
+    if target is None and len(columns.used) != n_features + 1:
+        raise DataError(f"{path}: has {len(columns.used)} columns, and the network takes {n_features} features")
+    index = _find_target(path, columns, target)
+    return _read(path, columns, _features_beside(columns, index), index)
+
+
+def _read_by_name(
+    path: Path, columns: _Columns, feature_names: Sequence[str], target: str | None
+) -> tuple[NDArray, NDArray | None]:
+    missing = [name for name in feature_names if name not in columns.names]
+    if missing:
+        raise DataError(
+            f"{path}: has no column called {_shortened(missing)}, which the network was trained on. "
+            f"Columns are {_listed(columns)}"
+        )
+    features = [columns.names.index(name) for name in feature_names]
+    others = [index for index in columns.used if index not in features]
+    if target is not None:
+        return _read(path, columns, features, _find_target(path, columns, target))
+    telling = [index for index in others if columns.names[index].lower() in TARGET_NAMES]
+    likely = telling or (others if len(others) == 1 else [])
+    return _read(path, columns, features, likely[0] if likely else None)
 
 
 def _table_of_arrays(path: Path, target: str | None) -> Table:
@@ -124,19 +164,21 @@ def _table_of_columns(path: Path, target: str | None) -> Table:
     if len(columns.used) < 2:
         raise DataError(f"{path}: has a single column; commas, semicolons or tabs should separate features and target")
     index = _find_target(path, columns, target)
-    x, y = _read(path, columns, index)
+    features = _features_beside(columns, index)
+    x, y = _read(path, columns, features, index)
     assert y is not None
-    return Table(path.name, x, y, feature_names=_feature_names(columns, index))
+    names = tuple(columns.names[column] for column in features) if columns.has_names else ()
+    return Table(path.name, x, y, feature_names=names)
 
 
-def _read(path: Path, columns: _Columns, target: int | None) -> tuple[NDArray, NDArray | None]:
-    x, y = columns.read(target)
-    x = _features(path, x, _feature_names(columns, target))
+def _features_beside(columns: _Columns, target: int) -> list[int]:
+    return [column for column in columns.used if column != target]
+
+
+def _read(path: Path, columns: _Columns, features: Sequence[int], target: int | None) -> tuple[NDArray, NDArray | None]:
+    x, y = columns.read(features, target)
+    x = _features(path, x, [columns.names[column] for column in features])
     return x, None if y is None or target is None else _targets(path, y, columns.names[target])
-
-
-def _feature_names(columns: _Columns, target: int | None) -> tuple[str, ...]:
-    return tuple(columns.names[column] for column in columns.used if column != target)
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -182,12 +224,15 @@ def _find_target(path: Path, columns: _Columns, target: str | None) -> int:
 
 
 def _listed(columns: _Columns) -> str:
-    names = _feature_names(columns, None)
+    return _shortened([columns.names[column] for column in columns.used])
+
+
+def _shortened(names: Sequence[str]) -> str:
     shown = ", ".join(names[:20])
     return shown if len(names) <= 20 else f"{shown}, ... ({len(names)} in all)"
 
 
-def _features(path: Path, x: NDArray, names: tuple[str, ...]) -> NDArray:
+def _features(path: Path, x: NDArray, names: Sequence[str]) -> NDArray:
     """Samples (N, D), all finite, as :class:`Table` holds them."""
     if x.size == 0:
         raise DataError(f"{path}: holds no samples: shape {x.shape}")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,14 @@ class ParquetFile:
         The file is damaged.
     """
 
+    has_names = True
+
     def __init__(self, path: Path) -> None:
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
         except ImportError as error:
-            raise MissingPackageError(f"{path}: to read Parquet, pip install 'fastnet[parquet]'") from error
+            raise MissingPackageError(f"{path}: reading Parquet takes pyarrow: pip install pyarrow") from error
         try:
             self._table = pq.read_table(path)
         except pa.ArrowException as error:
@@ -42,18 +45,17 @@ class ParquetFile:
         self.names = tuple(self._table.column_names)
         self.used = tuple(index for index, name in enumerate(self.names) if not name.startswith(_INDEX_PREFIX))
 
-    def read(self, target: int | None) -> tuple[NDArray, NDArray | None]:
-        """All columns but the target as numbers (N, D), and the target (N,).
+    def read(self, features: Sequence[int], target: int | None) -> tuple[NDArray, NDArray | None]:
+        """Columns as numbers (N, D), and the target (N,).
 
         Raises
         ------
         DataError
             A column does not hold numbers, or the target has gaps.
         """
-        features = [self._numbers(column) for column in self.used if column != target]
         if not features:
             raise DataError(f"{self._path}: has no column but the target {self.names[self.used[0]]!r}")
-        x = np.column_stack(features)
+        x = np.column_stack([self._numbers(column) for column in features])
         return x, None if target is None else self._target(target)
 
     def _numbers(self, column: int) -> NDArray[np.float64]:

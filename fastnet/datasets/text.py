@@ -49,6 +49,8 @@ class TextFile:
     ----------
     names : tuple of str
         Of the columns; without a header their indices.
+    has_names : bool
+        Whether there is a header.
     used : tuple of int
         Indices of the columns that are not a row index.
 
@@ -72,10 +74,11 @@ class TextFile:
             raise DataError(f"{path}: holds a line of column names and no rows")
         self._n_header_lines = self._line_of_first_row() if named else 0
         self.names = tuple(rows[0]) if named else tuple(str(index) for index in range(len(rows[0])))
+        self.has_names = named
         self.used = tuple(range(1 if self.names[0] == "" else 0, len(self.names)))
 
-    def read(self, target: int | None) -> tuple[NDArray, NDArray | None]:
-        """All columns but the target as numbers (N, D), and the target (N,) as numbers, or strings if it holds any.
+    def read(self, features: Sequence[int], target: int | None) -> tuple[NDArray, NDArray | None]:
+        """Columns as numbers (N, D), and the target (N,) as numbers, or strings if it holds any.
 
         Raises
         ------
@@ -84,7 +87,6 @@ class TextFile:
         FileFormatError
             The file is not text, or a quotation mark is left open.
         """
-        features = [column for column in self.used if column != target]
         if target is None:
             return self._numbers(features), None
         try:

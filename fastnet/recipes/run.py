@@ -124,6 +124,7 @@ def prepare(
             n_threads=n_threads,
             seed=recipe.seed if seed is None else seed,
         )
+    network.feature_names = table.feature_names
     held_out = {} if "validation_fraction" in training else {"X_val": table.X_test, "y_val": table.y_test}
     fit_arguments = {"optimizer": optimizer, **training, **changed, **held_out}
     return PreparedRun(network, table, fit_arguments, recipe.expectations if as_written else ())

@@ -70,6 +70,7 @@ class Convertible(BaseEstimator):
         )
         has_labels = is_classifier(self) and self._label_binarizer.y_type_ in ("binary", "multiclass")
         network._coding = TargetCoding(translation.task_of(self), self.classes_ if has_labels else None)
+        network.feature_names = tuple(getattr(self, "feature_names_in_", ()))
         return network
 
     @classmethod
@@ -134,7 +135,7 @@ class Convertible(BaseEstimator):
         """
         if not isinstance(self.activation, str) or self.activation not in SCIKIT_LEARN_ACTIVATIONS:
             raise ValueError(
-                f"scikit-learn has no activation {self.activation!r}: it can do without it only in fastnet"
+                f"scikit-learn has no activation {self.activation!r}: it has {', '.join(SCIKIT_LEARN_ACTIVATIONS)}"
             )
         if self.loss in ("poisson", "gamma") and "exp" not in SCIKIT_LEARN_ACTIVATIONS:
             raise ValueError(f"loss={self.loss!r} needs exponential outputs, which scikit-learn has since 1.7")

@@ -12,7 +12,9 @@ from fastnet.backends.interface import Availability
 
 __all__ = ["availability"]
 
-_INSTALL = "pip install 'fastnet[cuda13]' (drivers from 580 on) or 'fastnet[cuda12]' (older ones), never both"
+_INSTALL = (
+    "pip install 'cupy-cuda13x[ctk]>=14' (drivers from 580 on) or 'cupy-cuda12x[ctk]>=14' (older ones), never both"
+)
 
 
 # By process and device: what was found before a fork does not hold after it.
@@ -52,7 +54,7 @@ def _find(device_index: int) -> Availability:
         return Availability(
             False,
             f"{devices[device_index]} is there, but trying to compute on it raises {_describe(error)}. Where a library "
-            f"is missing: {_INSTALL}, which bring NVRTC and cuBLAS along. GPUs from before 2018 need fastnet[cuda12]",
+            f"is missing: {_INSTALL}, which bring NVRTC and cuBLAS along. GPUs from before 2018 need cupy-cuda12x",
             tuple(devices),
         )
     chosen = devices.pop(device_index)
