@@ -16,9 +16,9 @@ class History:
     Attributes
     ----------
     loss : list of float
-        Objective at the parameters before each update, the l2 penalty included; over an epoch, the mean over its samples
-        (for reduction "sum", the sum). In nats, but for the squared error, half the squared difference, and the
-        absolute error.
+        Objective at the parameters before each update, the l2 penalty included; over an epoch, the mean over its
+        samples (for reduction "sum", the sum). In nats, but for the squared error, which is half the squared difference,
+        and the absolute error.
     accuracy : list of float
         Share of correct predictions in the same steps; empty for regression.
     learning_rate : list of float
