@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +16,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.markers import MarkerStyle
+from matplotlib.text import Text
 
 from fastnet import SGD
 from fastnet.datasets import Table
@@ -33,6 +38,30 @@ def curves_of(ax):
     return {line.get_label(): (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in ax.lines}
 
 
+def written_along(axis):
+    """The numbers or names that can be seen beside an axis; they must not overlap."""
+    axis.figure.draw_without_rendering()
+    low, high = sorted(axis.get_view_interval())
+    ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+    labels = [tick.label1 for tick in ticks if low <= tick.get_loc() <= high and tick.label1.get_text()]
+    for one, other in itertools.combinations(labels, 2):
+        assert apart(one, other), (one, other)
+    return [label.get_text() for label in labels]
+
+
+def apart(one, other):
+    """Whether two texts of the same slant have room of their own."""
+    if one.get_rotation():  # their frames overlap, their lines do not
+        return abs(one.get_position()[0] - other.get_position()[0]) > 0.5
+    return not one.get_window_extent().overlaps(other.get_window_extent())
+
+
+def inside(figure, text):
+    """Whether a text is not cut off at the edge of its figure."""
+    box, page = text.get_window_extent(), figure.bbox
+    return page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+
+
 # Curves
 
 
@@ -48,9 +77,8 @@ def test_curves_of_a_full_batch_start_before_the_first_step():
     assert curves_of(loss) == {"training": ([0, 1, 2, 3], history.loss), "held out": ([2, 4], [0.85, 0.75])}
     assert curves_of(accuracy)["held out"] == ([2, 4], [0.25, 0.45])
     assert loss.get_xlabel() == "step"
-    assert loss.get_ylabel() == "loss (nats)"
     assert loss.get_yscale() == "linear"
-    assert loss.get_title(loc="left") == "Loss: from 1 to 0.7"
+    assert loss.get_title(loc="left") == "Loss: from 1.000 to 0.7000"
     assert accuracy.get_title(loc="left") == "Accuracy: 45.0% of held-out data right"
     assert loss.get_legend() is not None
 
@@ -63,6 +91,58 @@ def test_curves_of_mini_batches_count_epochs():
     assert curves_of(ax) == {"training": ([1, 2, 3], history.loss), "held out": ([1, 3], [0.9, 0.4])}
     assert ax.get_xlabel() == "epoch"
     assert ax.get_yscale() == "log"  # down to a tenth and below
+
+
+def test_an_epoch_that_is_cut_short_ends_with_its_last_step():
+    history = History(
+        loss=[1.0, 0.9, 0.8], steps_per_entry=8, n_steps=20, validation_loss=[0.9, 0.7], validation_steps=[8, 20]
+    )
+    (ax,) = history_figure(history).axes
+    assert curves_of(ax)["training"][0] == [1, 2, 2.5]
+    assert curves_of(ax)["held out"][0] == [1, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("loss", "label"),
+    [
+        ("cross_entropy", "loss (nats)"),
+        ("poisson", "loss (nats)"),
+        ("gamma", "loss (nats)"),
+        ("squared_error", "loss"),
+        ("absolute_error", "loss"),
+        (None, "loss"),
+    ],
+)
+def test_nats_are_the_unit_of_logarithms_only(loss, label):
+    history = History(loss=[1.0, 0.5])
+    assert history_figure(history, loss=loss).axes[0].get_ylabel() == label
+    (ax,) = plot_history(history, Figure().subplots(), loss=loss)
+    assert ax.get_ylabel() == label
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "text"),
+    [
+        (0.844, 0.29934, "from 0.8440 to 0.2993"),
+        (3810.2, 832.1, "from 3810 to 832.1"),
+        (12.0, 1e-6, "from 12.00 to 1.000e-06"),
+    ],
+)
+def test_both_ends_of_the_loss_have_as_many_digits(first, last, text):
+    assert history_figure(History(loss=[first, last])).axes[0].get_title(loc="left") == f"Loss: {text}"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "numbers"),
+    [
+        (2.0, 0.15, ["0.2", "0.5", "1", "2"]),
+        (2.0, 0.015, ["0.02", "0.05", "0.1", "0.2", "0.5", "1", "2"]),
+        (2.0, 2e-4, ["0.001", "0.01", "0.1", "1"]),
+    ],
+)
+def test_a_logarithmic_scale_has_plain_numbers(first, last, numbers):
+    figure = history_figure(History(loss=[first, last]))
+    assert written_along(figure.axes[0].yaxis) == numbers
 
 
 @pytest.mark.parametrize("loss", [[1.0, 0.0], [1.0, -0.5]])
@@ -122,6 +202,22 @@ def test_confusion_of_many_classes_leaves_numbers_out():
     assert ax.images[0].get_array().shape == (50, 50)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["no", "yes"],
+        ["Iris-setosa", "Iris-versicolor", "Iris-virginica"],
+        ["ankle boot", "bag", "coat", "dress", "pullover", "sandal", "shirt", "sneaker", "trouser"],
+    ],
+)
+def test_confusion_has_room_for_names_and_title(names):
+    labels = np.repeat(names, 10_000)
+    ax = plot_confusion(labels, labels, described_as="held-out samples")
+    assert written_along(ax.xaxis) == written_along(ax.yaxis) == names
+    assert any(label.get_rotation() for label in ax.get_xticklabels()) == (names[0] != "no")
+    assert all(inside(ax.figure, text) for text in ax.findobj(Text))
+
+
 def test_images_show_mistakes_first():
     random = np.random.default_rng(0)
     x = random.integers(0, 256, (20, 6), np.uint8)
@@ -143,7 +239,37 @@ def test_images_show_mistakes_first():
     assert figure.get_suptitle() == "15 of 20 things right; 4 of the 5 mistakes come first"
 
 
-@pytest.mark.parametrize(("n_wrong", "heading"), [(0, "3 of 3 images right"), (3, "0 of 3 images right; 3 of the 3")])
+@pytest.mark.parametrize(
+    ("n_wrong", "n_columns", "order"),
+    [
+        (0, 8, ""),
+        (1, 8, "; the mistake comes first"),
+        (1, 1, ""),  # there is room for one image, and a right one takes it
+        (2, 8, "; both mistakes come first"),
+        (4, 8, "; all 4 mistakes come first"),
+        (5, 8, "; 4 of the 5 mistakes come first"),
+        (5, 2, "; 1 of the 5 mistakes comes first"),
+        (20, 8, "; 8 of the 20 mistakes come first"),
+    ],
+)
+def test_images_say_how_many_mistakes_come_first(n_wrong, n_columns, order):
+    true = np.zeros(20, int)
+    predicted = np.where(np.arange(20) < n_wrong, 1, 0)
+    figure = plot_images(np.zeros((20, 4)), true, predicted, (2, 2), n_rows=1, n_columns=n_columns)
+    assert figure.get_suptitle() == f"{20 - n_wrong} of 20 images right{order}"
+
+
+def test_images_have_room_for_names():
+    true, predicted = np.array(["ankle boot", "T-shirt", "bag"]), np.array(["pullover", "sneaker", "bag"])
+    figure = plot_images(np.zeros((3, 4)), true, predicted, (2, 2), n_rows=1, n_columns=3)
+    figure.draw_without_rendering()
+    titles = [ax.title for ax in figure.axes]
+    assert titles[0].get_text().split() == ["\N{BALLOT X}", "pullover,", "is", "ankle", "boot"]
+    assert all(apart(one, other) for one, other in itertools.combinations(titles, 2))
+    assert all(inside(figure, text) for text in titles)
+
+
+@pytest.mark.parametrize(("n_wrong", "heading"), [(0, "3 of 3 images right"), (3, "0 of 3 images right; all 3")])
 def test_images_fill_no_more_cells_than_there_are(n_wrong, heading):
     true = np.zeros(3, int)
     predicted = np.where(np.arange(3) < n_wrong, 1, 0)
@@ -208,8 +334,7 @@ def test_boundary_shows_all_points_and_rings_the_wrong_ones():
     assert points["class r, training"] == [[1, 1]]
     assert points["class l, held-out"] == [[0.2, 0.3]]
     assert points["class r, held-out"] == [[0.3, 0.9]]
-    assert points["wrong, training"] == [[0.9, 0.2]]
-    assert points["wrong, held-out"] == [[0.3, 0.9]]
+    assert points["wrong"] == [[0.9, 0.2], [0.3, 0.9]]
     assert ax.get_title(loc="left") == "3 of 4 training points right, 1 of 2 held-out points right"
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("width", "height")
     markers = {
@@ -217,6 +342,37 @@ def test_boundary_shows_all_points_and_rings_the_wrong_ones():
     }
     square = len(MarkerStyle("D").get_path().vertices)
     assert markers["class l, held-out"] == square != markers["class l, training"]
+
+
+def test_the_legend_of_a_boundary_names_every_mark_once():
+    legend = plot_boundary(Halves(), PLANE).get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "class l, training", "class r, training", "wrong",  # one column
+        "class l, held-out", "class r, held-out",
+    ]  # fmt: skip
+
+
+def test_nothing_wrong_is_nothing_to_explain():
+    x = np.array([[0.0, 0.0], [1.0, 1.0]])
+    legend = plot_boundary(Halves(), Table("right", x, np.array(["l", "r"]))).get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["class l, training", "class r, training"]
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+def test_the_legend_of_a_boundary_leaves_the_axis_its_label(n_classes):
+    class Slices(Halves):
+        classes = np.arange(n_classes)
+
+        def predict_proba(self, X):
+            return np.eye(n_classes)[np.clip((n_classes * X[:, 0]).astype(int), 0, n_classes - 1)]
+
+    x = np.random.default_rng(0).uniform(size=(100, 2))
+    y = Slices().predict(x)
+    ax = plot_boundary(Slices(), Table("slices", x[:70], y[:70], x[70:], y[70:]))
+    ax.figure.draw_without_rendering()
+    assert apart(ax.xaxis.label, ax.get_legend())
+    assert inside(ax.figure, ax.get_legend())
+    assert ax.get_window_extent().height > 0.4 * ax.figure.bbox.height
 
 
 def test_boundary_of_three_classes():
@@ -269,6 +425,24 @@ def test_predictions_few_and_many():
     assert counted.get_array().sum() == 6000
 
 
+def test_predictions_that_are_all_alike_can_be_seen():
+    true = np.linspace(0, 2, 5000)
+    cells = plot_predictions(true, np.full(5000, 1.0)).collections[0]
+    width, height = np.ptp(cells.get_paths()[0].vertices, axis=0)
+    assert height == pytest.approx(width, rel=0.5)  # of hexagons, over the same range both ways
+
+
+def test_predictions_of_a_constant():
+    ax = plot_predictions(np.ones(2000), np.linspace(0, 2, 2000))
+    assert ax.collections[0].get_array().sum() == 2000
+
+
+@pytest.mark.parametrize(("n_samples", "largest"), [(100, 800_000), (5000, 600_000)])
+def test_large_values_do_not_run_into_each_other(n_samples, largest):
+    true = np.linspace(0, largest, n_samples)
+    assert len(written_along(plot_predictions(true, true).xaxis)) >= 3
+
+
 # All together
 
 
@@ -319,6 +493,15 @@ def test_pictures_suit_the_problem(tmp_path, layer_sizes, table, options, names)
         assert picture.std() > 0.01  # not blank
 
 
+@pytest.mark.parametrize(("loss", "label"), [("cross_entropy", "loss (nats)"), ("squared_error", "loss")])
+def test_pictures_of_a_network_know_its_loss(tmp_path, monkeypatch, loss, label):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure))
+    net, history = train([2, 1], PLANE, output="sigmoid", loss=loss)
+    save_pictures(tmp_path, net, history, PLANE)
+    assert drawn[0].axes[0].get_ylabel() == label
+
+
 def test_pictures_go_nowhere_they_cannot(tmp_path):
     net, history = train([2, 1], PLANE, output="sigmoid")
     (tmp_path / "file").touch()
@@ -327,9 +510,11 @@ def test_pictures_go_nowhere_they_cannot(tmp_path):
 
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    (requirement,) = project["optional-dependencies"]["plot"]
     for name, draw in (("matplotlib.pyplot", plot_history), ("matplotlib.figure", history_figure)):
         monkeypatch.setitem(sys.modules, name, None)
-        with pytest.raises(MissingPackageError, match=r"pip install 'fastnet\[plot\]'"):
+        with pytest.raises(MissingPackageError, match=re.escape(f"pip install '{requirement}'")):
             draw(History(loss=[1.0]))
 
 

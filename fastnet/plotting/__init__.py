@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fastnet.datasets import Table
 from fastnet.errors import DataError
 from fastnet.history import History
+from fastnet.network import Network
 from fastnet.plotting.curves import history_figure, plot_history
 from fastnet.plotting.labels import plot_confusion, plot_images
 from fastnet.plotting.points import Model, plot_boundary, plot_predictions
@@ -46,7 +47,7 @@ def image_suffixes() -> list[str]:
     return sorted(f".{kind}" for kind in new_figure(1, 1).canvas.get_supported_filetypes())
 
 
-def save_pictures(directory: str | os.PathLike[str], network: Model, history: History, table: Table) -> list[Path]:
+def save_pictures(directory: str | os.PathLike[str], network: Network, history: History, table: Table) -> list[Path]:
     """Write the pictures that suit a problem, as PNG files.
 
     ``curves.png`` always; for classes ``confusion.png``, with pictures for samples ``images.png``, with two features
@@ -56,7 +57,7 @@ def save_pictures(directory: str | os.PathLike[str], network: Model, history: Hi
     ----------
     directory : path-like
         Made if it does not exist; files in it are replaced.
-    network : Model
+    network : Network
         Trained.
     history : History
         Of its fit.
@@ -88,8 +89,8 @@ def save_pictures(directory: str | os.PathLike[str], network: Model, history: Hi
     return paths
 
 
-def _figures(network: Model, history: History, table: Table) -> dict[str, Any]:
-    drawn: dict[str, Any] = {"curves": history_figure(history)}
+def _figures(network: Network, history: History, table: Table) -> dict[str, Any]:
+    drawn: dict[str, Any] = {"curves": history_figure(history, loss=network.spec.loss)}
     if network.classes is not None:
         table = _with_labels(table, network.classes)
     part, x, y = table.judged_on

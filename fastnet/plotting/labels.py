@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["plot_confusion", "plot_images"]
 
 _MANY_CLASSES = 20  # above which a matrix has no room for numbers
+_CHARACTER = 0.088  # inches that a digit, or a letter on average, takes at the size of tick labels
+_TITLE_WIDTH = 4.0  # inches that the counts of millions of samples take
+_LONG_ANSWER = 14  # characters, from which on an answer takes two lines over its image
 
 
 def plot_confusion(
@@ -52,21 +55,35 @@ def plot_confusion(
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # of each true class
     right = np.eye(n_classes, dtype=bool)
     if ax is None:
-        side = 2.4 + 0.32 * min(n_classes, _MANY_CLASSES)
+        side = max(2.4 + 0.32 * min(n_classes, _MANY_CLASSES), _TITLE_WIDTH) + _CHARACTER * _longest(classes)
         ax = new_figure(side, side + 0.1).subplots()
     for mask, colour, largest in ((right, BLUE, 1.0), (~right, VERMILLION, shares[~right].max(initial=0) or 1.0)):
         ax.imshow(np.where(mask, shares, np.nan), cmap=shades("white", colour), vmin=0, vmax=largest)
         for row, column in np.argwhere(mask & (counts > 0)) if n_classes <= _MANY_CLASSES else ():
             ink = "white" if shares[row, column] > 0.8 * largest else INK
             ax.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8, color=ink)
-    ticks = range(0, n_classes, -(-n_classes // _MANY_CLASSES))
-    ax.set_xticks(ticks, [str(classes[tick]) for tick in ticks])
-    ax.set_yticks(ticks, [str(classes[tick]) for tick in ticks])
-    ax.tick_params(length=0)
+    _name_classes(ax, classes)
     ax.spines[:].set_color(PALE)
     ax.set(xlabel="predicted class", ylabel="true class")
     title(ax, f"{np.trace(counts):,} of {counts.sum():,} {described_as} right")
     return ax
+
+
+def _name_classes(ax: Axes, classes: NDArray) -> None:
+    """Write the classes along both sides, or every few of them: aslant where level names would overlap."""
+    shown = range(0, len(classes), -(-len(classes) // _MANY_CLASSES))
+    names = [str(classes[tick]) for tick in shown]
+    width = ax.get_window_extent().width / ax.figure.dpi
+    overlap = len(names) * (_longest(classes) + 1) * _CHARACTER > width
+    aslant: dict[str, Any] = {"rotation": 45, "horizontalalignment": "right", "rotation_mode": "anchor"}
+    ax.set_xticks(shown, names, **(aslant if overlap else {}))
+    ax.set_yticks(shown, names)
+    ax.tick_params(length=0)
+
+
+def _longest(classes: NDArray) -> int:
+    """Characters of the longest name."""
+    return max(len(str(name)) for name in classes)
 
 
 def plot_images(
@@ -113,11 +130,20 @@ def plot_images(
         _draw_image(ax, X[sample].reshape(image_shape), y_true[sample], y_pred[sample])
     for ax in cells[len(shown) :]:
         ax.set_axis_off()
-    mistakes = ["", "; the mistake comes first", f"; {n_wrong} of the {len(wrong):,} mistakes come first"][
-        min(n_wrong, 2)
-    ]
-    figure.suptitle(f"{len(right):,} of {len(y_true):,} {described_as} right{mistakes}", fontsize=11, color=INK)
+    heading = f"{len(right):,} of {len(y_true):,} {described_as} right{_order(n_wrong, len(wrong))}"
+    figure.suptitle(heading, fontsize=11, color=INK)
     return figure
+
+
+def _order(n_shown: int, n_wrong: int) -> str:
+    """What a heading says of the mistakes that a grid begins with."""
+    if n_shown == 0:
+        return ""
+    if n_wrong == 1:
+        return "; the mistake comes first"
+    if n_shown == n_wrong:
+        return f"; {'both' if n_wrong == 2 else f'all {n_wrong:,}'} mistakes come first"
+    return f"; {n_shown:,} of the {n_wrong:,} mistakes {'comes' if n_shown == 1 else 'come'} first"
 
 
 def _draw_image(ax: Axes, image: NDArray, true: Any, predicted: Any) -> None:
@@ -125,5 +151,11 @@ def _draw_image(ax: Axes, image: NDArray, true: Any, predicted: Any) -> None:
     ax.imshow(image, cmap="gray_r", interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set(color=PALE if is_right else VERMILLION, linewidth=1 if is_right else 2.5)
-    text = f"\N{CHECK MARK} {predicted}" if is_right else f"\N{BALLOT X} {predicted}, is {true}"
-    ax.set_title(text, fontsize=9.5, pad=4, color=INK if is_right else VERMILLION)
+    ax.set_title(_answer(true, predicted), fontsize=9.5, pad=4, color=INK if is_right else VERMILLION)
+
+
+def _answer(true: Any, predicted: Any) -> str:
+    if true == predicted:
+        return f"\N{CHECK MARK} {predicted}"
+    one, two = f"\N{BALLOT X} {predicted},", f"is {true}"
+    return f"{one} {two}" if len(one) + len(two) < _LONG_ANSWER else f"{one}\n{two}"

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,15 +16,17 @@ from fastnet.plotting.style import BLUE, DASHES, INK, PALE, VERMILLION, class_co
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
 
 __all__ = ["Model", "plot_boundary", "plot_predictions"]
 
 _GRID_POINTS = 300  # R
+_LEGEND_BELOW = 0.5  # inches
 _MANY_POINTS = 1000  # above which points cover each other, and are counted instead
 
 
 class Model(Protocol):
-    """What pictures need of a trained network: `fastnet.Network` has it."""
+    """What a decision boundary needs of a trained network: `fastnet.Network` has it."""
 
     @property
     def classes(self) -> NDArray | None:
@@ -65,22 +68,36 @@ def plot_boundary(network: Model, table: Table, ax: Axes | None = None) -> Axes:
     if table.X.shape[1] != 2 or classes is None:
         raise DataError("a decision boundary is drawn for trained classifiers of two features")
     if ax is None:
-        ax = new_figure(7.4, 4.8).subplots()
+        ax = new_figure(7.4, 4.2 + 0.2 * (len(classes) + 1)).subplots()
     sides = _sides(table.X if table.X_test is None else np.concatenate([table.X, table.X_test]))
     grid = np.stack(np.meshgrid(*sides), axis=-1)  # (R, R, 2)
     probabilities = np.reshape(network.predict_proba(grid.reshape(-1, 2)), (*grid.shape[:2], -1))  # (R, R, K)
     _draw_probabilities(ax, sides, probabilities, classes)
-    counts = [_draw_part(ax, "training", "o", network, table.X, table.y)]
-    if table.X_test is not None and table.y_test is not None:
-        counts.append(_draw_part(ax, "held-out", "D", network, table.X_test, table.y_test))
+    parts = _parts(network, table)
+    dots = [_draw_dots(ax, part, classes) for part in parts]
+    rings = _draw_rings(ax, np.concatenate([part.x[part.wrong] for part in parts]))
     names = table.feature_names or ("feature 0", "feature 1")
     ax.set(xlabel=names[0], ylabel=names[1])
     ax.spines[:].set_color(PALE)
-    title(ax, ", ".join(counts))
-    ax.legend(
-        loc="upper left", bbox_to_anchor=(0, -0.14), ncols=len(counts), frameon=False, fontsize=9, borderaxespad=0
-    )
+    title(ax, ", ".join(f"{np.sum(~part.wrong):,} of {len(part.y):,} {part.name} points right" for part in parts))
+    _explain_below(ax, [*dots[0], *rings, *chain.from_iterable(dots[1:])], n_columns=len(parts))
     return ax
+
+
+class _Part(NamedTuple):
+    name: str
+    marker: str
+    x: NDArray
+    y: NDArray
+    wrong: NDArray[np.bool_]
+
+
+def _parts(network: Model, table: Table) -> list[_Part]:
+    parts = [_Part("training", "o", table.X, table.y, network.predict(table.X) != table.y)]
+    if table.X_test is not None and table.y_test is not None:
+        wrong = network.predict(table.X_test) != table.y_test
+        parts.append(_Part("held-out", "D", table.X_test, table.y_test, wrong))
+    return parts
 
 
 def _sides(x: NDArray) -> list[NDArray[np.float64]]:
@@ -120,23 +137,36 @@ def _tint(colour: str) -> str:
     return to_hex((red, green, blue))
 
 
-def _draw_part(ax: Axes, part: str, marker: str, network: Model, x: NDArray, y: NDArray) -> str:
-    """Draw the points of one part of the data, ring those on the wrong side, and say how many are right."""
-    assert network.classes is not None
-    for index, label in enumerate(network.classes):
-        style: dict[str, Any] = {
-            "marker": marker,
-            "color": class_colour(index),
-            "edgecolors": "white",
-            "linewidths": 0.7,
-            "s": 26,
-        }
-        ax.scatter(*x[y == label].T, label=f"class {label}, {part}", **style)
-    wrong = network.predict(x) != y
-    if wrong.any():
-        ring: dict[str, Any] = {"facecolors": "none", "edgecolors": INK, "linewidths": 1, "s": 60}
-        ax.scatter(*x[wrong].T, label=f"wrong, {part}", **ring)
-    return f"{len(y) - wrong.sum():,} of {len(y):,} {part} points right"
+def _draw_dots(ax: Axes, part: _Part, classes: NDArray) -> list[PathCollection]:
+    """Draw the points of one part of the data, class by class."""
+    style: dict[str, Any] = {"marker": part.marker, "edgecolors": "white", "linewidths": 0.7, "s": 26}
+    return [
+        ax.scatter(*part.x[part.y == label].T, label=f"class {label}, {part.name}", color=class_colour(index), **style)
+        for index, label in enumerate(classes)
+    ]
+
+
+def _draw_rings(ax: Axes, wrong: NDArray) -> list[PathCollection]:
+    """Ring the points that are taken for another class."""
+    style: dict[str, Any] = {"facecolors": "none", "edgecolors": INK, "linewidths": 1, "s": 60}
+    return [ax.scatter(*wrong.T, label="wrong", **style)] if len(wrong) else []
+
+
+def _explain_below(ax: Axes, handles: list[PathCollection], n_columns: int) -> None:
+    """A legend below the label of the x axis, which is as far from the axes however tall they are."""
+    from matplotlib.transforms import ScaledTranslation
+
+    below = ax.transAxes + ScaledTranslation(0, -_LEGEND_BELOW, ax.figure.dpi_scale_trans)
+    ax.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        bbox_transform=below,
+        ncols=n_columns,
+        frameon=False,
+        fontsize=9,
+        borderaxespad=0,
+    )
 
 
 def plot_predictions(
@@ -168,7 +198,13 @@ def plot_predictions(
         ax = new_figure(5.2, 4.6).subplots()
     if len(true) > _MANY_POINTS:
         cells = ax.hexbin(
-            true, predicted, gridsize=50, mincnt=1, cmap=shades("#d6e6f2", BLUE, "#002b45"), linewidths=0.2
+            true,
+            predicted,
+            gridsize=50,
+            extent=_extent(true, predicted),
+            mincnt=1,
+            cmap=shades("#d6e6f2", BLUE, "#002b45"),
+            linewidths=0.2,
         )
         ax.figure.colorbar(cells, ax=ax, label="samples").outline.set_edgecolor(PALE)
     else:
@@ -178,6 +214,15 @@ def plot_predictions(
     )
     ax.legend(loc="lower right", frameon=False)
     ax.set(xlabel="true value", ylabel="predicted value")
+    ax.locator_params("x", nbins=5)
     tidy(ax)
     title(ax, f"{len(true):,} {described_as}, R² = {r2_score(true, predicted):.3f}")
     return ax
+
+
+def _extent(true: NDArray, predicted: NDArray) -> tuple[float, float, float, float] | None:
+    """Where cells lie: over the true values both ways, so that they have a height even where predictions are alike."""
+    if true.min() == true.max():
+        return None
+    both = np.concatenate([true, predicted])
+    return true.min(), true.max(), both.min(), both.max()

@@ -31,7 +31,8 @@ _CLASS_COLOURS = (VERMILLION, BLUE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", 
 INK, PALE = "#222222", "#cccccc"
 DASHES = (0, (4, 1.5))
 
-_INSTALL = "to draw pictures, pip install 'fastnet[plot]'"
+# By its own name: on the public index "fastnet", and with it "fastnet[plot]", is another project.
+_INSTALL = "to draw pictures, install matplotlib: pip install 'matplotlib>=3.8'"
 
 
 def new_figure(width: float, height: float) -> Figure:
