@@ -46,6 +46,9 @@ class Callback:
     def on_round_end(self, run: TrainingRun) -> bool | None:
         """Called after each round, its validation done; True stops the fit."""
 
+    def on_interrupt(self, run: TrainingRun) -> None:
+        """Called when Ctrl-C ends the fit, before :meth:`on_end`; `run` is where its last step has brought it."""
+
     def on_end(self, run: TrainingRun) -> None:
         """Called once at the end, also after an interrupt; ``run.parameters`` may be replaced."""
 
@@ -181,7 +184,13 @@ class Checkpoint(Callback):
     ----------
     path : path-like
     every_seconds : float
-        Time in seconds between checkpoints; they are written at the ends of rounds. The last round is always written.
+        Time in seconds between checkpoints; they are written at the ends of rounds. The last round is always written,
+        and so is the last step when Ctrl-C ends the fit.
+
+    Attributes
+    ----------
+    resumed_at : int or None
+        The step from which the last fit went on; None if it began anew.
     """
 
     runs_last = True
@@ -189,11 +198,13 @@ class Checkpoint(Callback):
     def __init__(self, path: str | os.PathLike[str], every_seconds: float = 30.0) -> None:
         self.path = path
         self.every_seconds = every_seconds
+        self.resumed_at: int | None = None
         self._written = -np.inf
 
     def on_start(self, run: TrainingRun) -> None:
         """Find out before training whether this run can be written down: a schedule of your own cannot."""
         _ = run.identity
+        self.resumed_at = run.step if run.resumed else None
         self._written = -np.inf
 
     def on_round_end(self, run: TrainingRun) -> None:
@@ -202,6 +213,10 @@ class Checkpoint(Callback):
         if finished or time.monotonic() - self._written >= self.every_seconds:
             run.save_checkpoint(self.path)
             self._written = time.monotonic()
+
+    def on_interrupt(self, run: TrainingRun) -> None:
+        """See :meth:`Callback.on_interrupt`."""
+        run.save_checkpoint(self.path)
 
 
 class ProgressBar(Callback):
@@ -216,6 +231,7 @@ class ProgressBar(Callback):
         """See :meth:`Callback.on_start`."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
 
         console = Console(stderr=True)
         self._last_line = time.monotonic()
@@ -223,11 +239,11 @@ class ProgressBar(Callback):
             return
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
+            BarColumn(),  # the only column that may shrink
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
             TextColumn("steps"),
             TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=console,
             transient=True,
         )
@@ -237,7 +253,8 @@ class ProgressBar(Callback):
     def on_progress(self, run: TrainingRun) -> None:
         """See :meth:`Callback.on_progress`."""
         if self._progress is not None:
-            self._progress.update(self._task, completed=run.step, figures=_figures(run))
+            room = self._progress.console.width - len(f"training ---- {run.n_steps}/{run.n_steps} steps  -:--:--")
+            self._progress.update(self._task, completed=run.step, figures=_figures(run, room))
         elif time.monotonic() - self._last_line >= 10:
             self._last_line = time.monotonic()
             print(f"step {run.step} of {run.n_steps}  {_figures(run)}", file=sys.stderr)
@@ -249,11 +266,14 @@ class ProgressBar(Callback):
             self._progress = None
 
 
-def _figures(run: TrainingRun) -> str:
+def _figures(run: TrainingRun, room: float = np.inf) -> str:
+    """What a line of `room` characters has room for: the held-out accuracy above all, then the loss."""
     history = run.history
     parts = [f"loss {history.loss[-1]:.4f}"] if history.loss else []
     if history.accuracy:
         parts.append(f"accuracy {history.accuracy[-1]:.4f}")
     if history.validation_accuracy:
         parts.append(f"held out {history.validation_accuracy[-1]:.4f}")
+    while parts and len("  ".join(parts)) > room:
+        parts.pop(max(0, len(parts) - 2))
     return "  ".join(parts)

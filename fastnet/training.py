@@ -167,7 +167,7 @@ class TrainingRun:
     def _make_rounds(self) -> None:
         self._reached = replace(self._reached, callback_states=self._read_callbacks())
         try:
-            while not (self.step == self.n_steps and self._reached.round_ended) and not self.history.stop_reason:
+            while (self.step < self.n_steps or not self._reached.round_ended) and not self.history.stop_reason:
                 self._advance_to(self._next_round_end())
                 self._record_progress()
                 self._end_round()

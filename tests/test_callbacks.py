@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import io
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import rich.console
+import rich.text
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +59,29 @@ def test_a_callback_is_called_at_the_start_after_each_round_and_at_the_end():
     recorder = Recorder()
     classifier().fit(X, LABELS, n_epochs=2, batch_size=25, callbacks=[recorder])
     assert recorder.events == [("start", 0), ("round", 3), ("round", 6), ("end", 6)]
+
+
+def test_an_interrupt_is_told_before_the_end_with_the_parameters_of_the_last_step():
+    """At the end of a fit the parameters may be replaced, and with them what a checkpoint must hold."""
+
+    class Interrupted(Recorder):
+        def on_progress(self, run):
+            if run.step == 3:
+                raise KeyboardInterrupt
+
+        def on_interrupt(self, run):
+            self.events.append(("interrupt", run.step))
+            self.flat = run.parameters.flat.copy()
+
+    class Zero(Callback):
+        def on_end(self, run):
+            run.parameters.flat[:] = 0
+
+    recorder, expected = Interrupted(), classifier()
+    classifier().fit(X, LABELS, n_steps=50, validate_every=50, callbacks=[Zero(), recorder])
+    assert recorder.events == [("start", 0), ("interrupt", 3), ("end", 3)]
+    expected.fit(X, LABELS, n_steps=3)
+    np.testing.assert_array_equal(recorder.flat[: 4 * 20].reshape(4, 20), expected.weights[0])
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
@@ -272,6 +297,30 @@ def test_progress_on_a_terminal_is_a_bar_that_goes_away(interrupted, monkeypatch
     assert "held out" in drawn
     assert "\x1b[?25l" in drawn
     assert drawn.rindex("\x1b[?25h") > drawn.rindex("\x1b[?25l"), "the cursor is shown again"
+
+
+@pytest.mark.parametrize(
+    ("width", "figures"),
+    [
+        (120, "loss 0.1234  accuracy 0.5678  held out 0.9012"),
+        (83, "loss 0.1234  accuracy 0.5678  held out 0.9012"),
+        (80, "loss 0.1234  held out 0.9012"),
+        (60, "held out 0.9012"),
+        (40, ""),
+    ],
+)
+def test_counts_and_times_are_drawn_whole_however_narrow_the_terminal(width, figures, monkeypatch):
+    terminal, make_console = io.StringIO(), rich.console.Console
+    monkeypatch.setattr(
+        rich.console, "Console", lambda stderr: make_console(file=terminal, force_terminal=True, width=width)
+    )
+    history = History(loss=[0.1234], accuracy=[0.5678], validation_accuracy=[0.9012])
+    run, bar = SimpleNamespace(step=154, n_steps=3000, history=history), ProgressBar()
+    bar.on_start(run)
+    bar.on_progress(run)
+    bar.on_end(run)
+    line = rich.text.Text.from_ansi(terminal.getvalue()).plain.splitlines()[-1]
+    assert re.fullmatch(rf"training \S+ +154/3000 steps {figures} -:--:-- *", line), line
 
 
 def test_every_callback_hears_of_the_end_even_if_one_fails():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -43,16 +45,34 @@ def record(history):
     return dataclasses.asdict(history) | {"seconds": None}
 
 
-class InterruptAt(Callback):
-    """Ctrl-C at a round, before its checkpoint is written."""
+class Killed(BaseException):
+    """The end of a process: what is on disk by then is all that is left."""
 
-    def __init__(self, round_number):
+
+class StopAt(Callback):
+    """Ctrl-C, or the end of the process, at a round, before its checkpoint is written."""
+
+    def __init__(self, round_number, error):
         self._left = round_number
+        self._error = error
 
     def on_round_end(self, run):
         self._left -= 1
         if self._left == 0:
-            raise KeyboardInterrupt
+            raise self._error
+
+
+def fit_stopped_by(error, net, y, path, round_number, callbacks=(), **fit):
+    """Begin a fit; a `Killed` that ends it is caught, as Ctrl-C is by the fit itself."""
+    callbacks = [Checkpoint(path, every_seconds=0), StopAt(round_number, error), *callbacks]
+    if error is Killed:
+        with pytest.raises(Killed):
+            net.fit(X, y, **fit, callbacks=callbacks)
+    else:
+        assert net.fit(X, y, **fit, callbacks=callbacks).stop_reason == "interrupted"
+
+
+ERRORS = pytest.mark.parametrize("error", [Killed, KeyboardInterrupt])
 
 
 FITS = {
@@ -66,26 +86,103 @@ FITS = {
 }
 
 
+@ERRORS
 @pytest.mark.parametrize("case", FITS)
-def test_a_resumed_fit_ends_with_the_same_bits(case, tmp_path):
+def test_a_resumed_fit_ends_with_the_same_bits(case, error, tmp_path):
     path, expected = tmp_path / "fit", classifier()
     uninterrupted = expected.fit(X, LABELS, **FITS[case])
     for stopped_in_round in range(2, 8):
-        first = classifier()
-        callbacks = [Checkpoint(path, every_seconds=0), InterruptAt(stopped_in_round)]
-        assert first.fit(X, LABELS, **FITS[case], callbacks=callbacks).stop_reason == "interrupted"
+        fit_stopped_by(error, classifier(), LABELS, path, stopped_in_round, **FITS[case])
         resumed = classifier()
         history = resumed.fit(X, LABELS, **FITS[case], resume_from=path)
         np.testing.assert_array_equal(flat(resumed), flat(expected))
         assert record(history) == record(uninterrupted)
 
 
-def test_a_resumed_fit_ends_with_the_same_bits_on_every_backend(backend_name, tmp_path):
+@ERRORS
+def test_a_resumed_fit_ends_with_the_same_bits_on_every_backend(backend_name, error, tmp_path):
     fit = {"optimizer": Adam(0.01), "n_epochs": 6, "batch_size": 16}
     expected, first, resumed = (classifier(backend=backend_name) for _ in range(3))
     uninterrupted = expected.fit(X, LABELS, **fit)
-    first.fit(X, LABELS, **fit, callbacks=[Checkpoint(tmp_path / "fit", every_seconds=0), InterruptAt(4)])
+    fit_stopped_by(error, first, LABELS, tmp_path / "fit", 4, **fit)
     history = resumed.fit(X, LABELS, **fit, resume_from=tmp_path / "fit")
+    np.testing.assert_array_equal(flat(resumed), flat(expected))
+    assert record(history) == record(uninterrupted)
+
+
+class InterruptAtLine:
+    """Ctrl-C as the n-th line of the modules that drive a fit is come to; counts the lines that are."""
+
+    _MODULES = ("fastnet.training", "fastnet.callbacks", "fastnet.persistence")
+
+    def __init__(self, n):
+        self._n = n
+        self.n_lines = 0
+
+    def __enter__(self):
+        self._earlier = sys.gettrace()
+        sys.settrace(self._enter_function)
+        return self
+
+    def __exit__(self, *_):
+        sys.settrace(self._earlier)
+
+    def _enter_function(self, frame, event, _):
+        return self._enter_line if frame.f_globals.get("__name__") in self._MODULES else None
+
+    def _enter_line(self, frame, event, _):
+        self.n_lines += event == "line"
+        if event == "line" and self.n_lines == self._n:
+            raise KeyboardInterrupt
+        return self._enter_line
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        {"optimizer": Adam(0.1), "n_steps": 13, "validate_every": 4},
+        {"optimizer": Adam(0.1), "n_steps": 7, "batch_size": 16},
+    ],
+    ids=["full-batch", "mini-batches"],
+)
+def test_a_fit_interrupted_anywhere_goes_on_from_its_last_step(fit, tmp_path):
+    """What is written belongs together, whatever part of a step or of the end of a round had been done."""
+    path, steps = tmp_path / "fit", set()
+    noise = np.random.default_rng(1).integers(0, 3, 80)
+
+    def train(**options):
+        net, checkpoint = classifier(), Checkpoint(path, every_seconds=1e9)
+        callbacks = [EarlyStopping(patience=2), checkpoint]
+        history = net.fit(X, noise, **fit, validation_fraction=0.3, callbacks=callbacks, **options)
+        return flat(net), record(history), checkpoint.resumed_at
+
+    with InterruptAtLine(0) as lines:
+        expected, uninterrupted, _ = train()
+    for line in range(1, lines.n_lines, 29):
+        path.unlink(missing_ok=True)
+        interrupted = None
+        with InterruptAtLine(line), contextlib.suppress(KeyboardInterrupt):  # before and after training it is raised
+            _, interrupted, _ = train()
+        resumed, history, step = train(resume_from=path if path.exists() else None)
+        np.testing.assert_array_equal(resumed, expected)
+        assert history == uninterrupted
+        if interrupted and step is not None:
+            assert step == interrupted["n_steps"]
+            steps.add(step)
+    assert len(steps) > 3, "it was interrupted in several steps"
+
+
+def test_a_fit_interrupted_within_an_epoch_may_end_there(tmp_path):
+    class Interrupt(Callback):
+        def on_progress(self, run):
+            if run.step == 3:
+                raise KeyboardInterrupt
+
+    fit = {"optimizer": SGD(0.1), "batch_size": 8}  # ten steps an epoch
+    expected, resumed = classifier(), classifier()
+    uninterrupted = expected.fit(X, LABELS, n_steps=3, **fit)
+    classifier().fit(X, LABELS, n_steps=20, **fit, callbacks=[Checkpoint(tmp_path / "fit"), Interrupt()])
+    history = resumed.fit(X, LABELS, n_steps=3, **fit, resume_from=tmp_path / "fit")
     np.testing.assert_array_equal(flat(resumed), flat(expected))
     assert record(history) == record(uninterrupted)
 
@@ -105,18 +202,14 @@ def test_the_losses_of_long_epochs_are_resumed_with_the_same_bits(backend_name, 
 
 
 @pytest.mark.parametrize("stopped_in_round", [2, 5, 8])
-def test_early_stopping_goes_on_where_it_was(stopped_in_round, tmp_path):
+@ERRORS
+def test_early_stopping_goes_on_where_it_was(error, stopped_in_round, tmp_path):
     noise = np.random.default_rng(1).integers(0, 3, 80)
     fit = {"optimizer": SGD(0.5), "n_epochs": 100, "batch_size": 16, "validation_fraction": 0.3}
     expected, first, resumed = classifier(), classifier(), classifier()
     uninterrupted = expected.fit(X, noise, **fit, callbacks=[EarlyStopping(patience=8)])
     assert 9 < len(uninterrupted.validation_loss) < 100, "it neither stops at once nor never"
-    interrupt = [
-        Checkpoint(tmp_path / "fit", every_seconds=0),
-        InterruptAt(stopped_in_round),
-        EarlyStopping(patience=8),
-    ]
-    first.fit(X, noise, **fit, callbacks=interrupt)
+    fit_stopped_by(error, first, noise, tmp_path / "fit", stopped_in_round, [EarlyStopping(patience=8)], **fit)
     stopping = EarlyStopping(patience=8)
     history = resumed.fit(X, noise, **fit, callbacks=[stopping], resume_from=tmp_path / "fit")
     np.testing.assert_array_equal(flat(resumed), flat(expected))
@@ -124,14 +217,15 @@ def test_early_stopping_goes_on_where_it_was(stopped_in_round, tmp_path):
     assert stopping.best == min(uninterrupted.validation_loss)
 
 
-def test_resuming_again_and_again_changes_nothing(tmp_path):
+@ERRORS
+def test_resuming_again_and_again_changes_nothing(error, tmp_path):
     path, fit = tmp_path / "fit", FITS["adam"]
-    expected = classifier()
+    expected, net = classifier(), classifier()
     expected.fit(X, LABELS, **fit)
-    for _ in range(5):
-        net = classifier()
-        callbacks = [Checkpoint(path, every_seconds=0), InterruptAt(3)]
-        history = net.fit(X, LABELS, **fit, callbacks=callbacks, resume_from=path if path.exists() else None)
+    for round_number in (3, 3, 2, 2):
+        resume_from = path if path.exists() else None
+        fit_stopped_by(error, classifier(), LABELS, path, round_number, **fit, resume_from=resume_from)
+    history = net.fit(X, LABELS, **fit, resume_from=path)
     assert history.stop_reason == "completed"
     np.testing.assert_array_equal(flat(net), flat(expected))
 
@@ -162,13 +256,14 @@ def test_the_epochs_of_earlier_fits_count(tmp_path):
         expected.fit(X, LABELS, **fit)
     first = classifier()
     first.fit(X, LABELS, **fit)
-    first.fit(X, LABELS, **fit, callbacks=[Checkpoint(tmp_path / "fit", every_seconds=0), InterruptAt(4)])
+    fit_stopped_by(KeyboardInterrupt, first, LABELS, tmp_path / "fit", 4, **fit)
     net.fit(X, LABELS, **fit, resume_from=tmp_path / "fit")
     net.fit(X, LABELS, **fit)
     np.testing.assert_array_equal(flat(net), flat(expected))
 
 
-def test_callbacks_of_ones_own_keep_their_state(tmp_path):
+@ERRORS
+def test_callbacks_of_ones_own_keep_their_state(error, tmp_path):
     class Counter(Callback):
         rounds = 0
 
@@ -182,14 +277,14 @@ def test_callbacks_of_ones_own_keep_their_state(tmp_path):
             self.rounds = int(state["rounds"])
 
     counter = Counter()
-    classifier().fit(X, LABELS, **FITS["adam"], callbacks=[Counter(), Checkpoint(tmp_path / "fit", 0), InterruptAt(5)])
+    fit_stopped_by(error, classifier(), LABELS, tmp_path / "fit", 5, [Counter()], **FITS["adam"])
     classifier().fit(X, LABELS, **FITS["adam"], callbacks=[counter], resume_from=tmp_path / "fit")
     assert counter.rounds == 8
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    classifier().fit(X, LABELS, **FITS["adam"], callbacks=[Checkpoint(tmp_path / "fit", 0), InterruptAt(4)])
+    fit_stopped_by(Killed, classifier(), LABELS, tmp_path / "fit", 4, **FITS["adam"])
     return tmp_path / "fit"
 
 
@@ -220,9 +315,9 @@ def test_the_checkpoint_of_another_fit_is_refused_and_the_difference_told(checkp
     np.testing.assert_array_equal(flat(resumed), before)
 
 
-def test_a_checkpoint_from_before_networks_had_a_precision_is_resumed(checkpoint):
+def test_a_checkpoint_from_before_networks_had_a_precision_and_rounds_were_interrupted_is_resumed(checkpoint):
     header, tensors = persistence.load_arrays(checkpoint, "fastnet.checkpoint/1")
-    del header["identity"]["network"]["precision"]
+    del header["identity"]["network"]["precision"], header["round_ended"]
     persistence.save_arrays(checkpoint, "fastnet.checkpoint/1", header, tensors)
     assert classifier().fit(X, LABELS, **FITS["adam"], resume_from=checkpoint).stop_reason == "completed"
     with pytest.raises(FileFormatError, match="differs in its network"):

@@ -8,15 +8,21 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.text import Text
 
 from fastnet import Network
+from fastnet.backends.array_plan import ArrayPlan
 from fastnet.backends.interface import Availability
+from fastnet.benchmarking import Comparison, Measurement, StepCost
 from fastnet.cli import main
+from fastnet.recipes import load_recipe, recipe_names
+from fastnet.workloads import WORKLOADS
 
 CLOSED = Path("/sys/kernel")  # where Linux lets nobody make a file, not even root
 
@@ -30,6 +36,11 @@ def run():
         return result
 
     return invoke
+
+
+@pytest.fixture
+def _no_training(monkeypatch):
+    monkeypatch.setattr(Network, "fit", lambda *_, **__: pytest.fail("this was to be told before training"))
 
 
 @pytest.fixture
@@ -109,6 +120,12 @@ def test_own_recipe_and_own_data_from_training_to_prediction(run, recipe, csv, t
     assert (probabilities.argmax(axis=1) == [1, 0] * 20).all()  # classes in the order of their names
 
 
+def assert_same_network(path, other_path):
+    network, other = Network.load(path), Network.load(other_path)
+    for a, b in zip(network.weights + network.biases, other.weights + other.biases, strict=True):
+        assert np.array_equal(a, b)
+
+
 def test_killed_in_between_and_resumed_ends_with_the_same_network(run, tmp_path):
     options = ["--backend", "numpy", "--seed", 3, "--batch-size", 100]
     run("train", "digits", *options, "--epochs", 6, "--save", tmp_path / "whole.safetensors")
@@ -116,9 +133,68 @@ def test_killed_in_between_and_resumed_ends_with_the_same_network(run, tmp_path)
     run("train", "digits", *options, "--epochs", 2, "--checkpoint", checkpoint)
     resumed = ["--checkpoint", checkpoint, "--resume", "--save", tmp_path / "resumed.safetensors"]
     run("train", "digits", *options, "--epochs", 6, *resumed)
-    whole, again = (Network.load(tmp_path / f"{name}.safetensors") for name in ("whole", "resumed"))
-    for a, b in zip(whole.weights + whole.biases, again.weights + again.biases, strict=True):
-        assert np.array_equal(a, b)
+    assert_same_network(tmp_path / "whole.safetensors", tmp_path / "resumed.safetensors")
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch):
+    """Ctrl-C once, in the fifth call of the plan."""
+    train, calls = ArrayPlan.run, []
+
+    def interrupt(plan, *arguments):
+        calls.append(plan)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return train(plan, *arguments)
+
+    monkeypatch.setattr(ArrayPlan, "run", interrupt)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_interrupted_and_resumed_ends_with_the_same_network(run, tmp_path):
+    checkpoint, options = tmp_path / "run.ckpt", ["--backend", "numpy", "--batch-size", 100, "--epochs", 3]
+    stopped = run("train", "digits", *options, "--checkpoint", checkpoint, code=130)
+    step = int(re.search(rf"interrupted at step (\d+); add --resume to go on from {checkpoint}\n", stopped.stderr)[1])
+    assert step > 1
+    resumed = run("train", "digits", *options, "--checkpoint", checkpoint, "--resume", "--save", tmp_path / "resumed")
+    assert f"resumed   at step {step} from {checkpoint}\n" in resumed.stdout
+    run("train", "digits", *options, "--save", tmp_path / "whole")
+    assert_same_network(tmp_path / "whole", tmp_path / "resumed")
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_an_interrupt_says_that_nothing_was_saved_where_nothing_was(run, caplog):
+    message = run("train", "digits", "--backend", "numpy", code=130).stderr
+    assert "nothing was saved: add --save FILE or --checkpoint FILE" in message
+    assert "kept" not in message + caplog.text
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_an_interrupt_says_where_the_network_is(run, tmp_path):
+    path = tmp_path / "net.safetensors"
+    message = run("train", "digits", "--backend", "numpy", "--quiet", "--save", path, code=130).stderr
+    assert f"the network is saved as it was then in {path}" in message
+    assert Network.load(path).spec.n_features == 64
+
+
+def test_what_was_resumed_is_told(run, tmp_path):
+    checkpoint = tmp_path / "run.ckpt"
+    train = ["train", "or-gate", "--backend", "numpy"]
+    resume = [*train, "--checkpoint", checkpoint, "--resume"]
+    assert f"resumed   nothing: {checkpoint} was not there\n" in run(*resume, "--steps", 50).stdout
+    figures = json.loads(run(*resume, "--steps", 70, "--json").stdout)
+    assert (figures["resumed_at"], figures["n_steps"]) == (50, 70)
+    assert json.loads(run(*train, "--steps", 5, "--json").stdout)["resumed_at"] is None
+    assert "resumed" not in run(*train, "--steps", 5, "--checkpoint", tmp_path / "another.ckpt").stdout
+
+
+@pytest.mark.usefixtures("_no_training")
+def test_a_file_that_exists_is_no_new_checkpoint(run, tmp_path):
+    """It may be the only state of a long run, or a network that was given by mistake."""
+    (tmp_path / "run.ckpt").write_text("of a long run")
+    result = run("train", "or-gate", "--backend", "numpy", "--checkpoint", tmp_path / "run.ckpt", code=2)
+    assert f"{tmp_path / 'run.ckpt'} exists: add --resume to go on from it, or remove it" in result.stderr
+    assert (tmp_path / "run.ckpt").read_text() == "of a long run"
 
 
 def test_pictures_are_drawn(run, tmp_path):
@@ -146,6 +222,74 @@ def test_recipes_are_listed(run):
         assert name in output
 
 
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_that_is_printed_and_saved_is_the_same(run, name, tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(run("recipes", name).stdout)
+    assert replace(load_recipe(path), name=name) == load_recipe(name)
+
+
+def test_bench_lists_its_workloads(run):
+    output = run("bench", "--help").stdout
+    for workload in WORKLOADS.values():
+        assert re.search(rf"^  {workload.name} +{re.escape(workload.title[:20])}", output, re.MULTILINE)
+
+
+LONG = Measurement(
+    workload="tabular-adam",
+    backend="scikit-learn",
+    device="cpu",
+    dtype="float32",
+    n_threads=16,
+    detail="",
+    data_source="synthetic",
+    n_samples=78_027_123,
+    n_epochs=1,
+    n_steps=8_123,
+    seconds=(1.0,),
+    first_call_seconds=123.45,
+    loss=0.261078,
+    expected_loss=0.261079,
+    agrees=True,
+    step_cost=StepCost(1, 1, 1),
+)
+FIGURES = ["tabular-adam", "float32", "16", "0.1231", "0.1231", "78,027,123", "123.45", "0.261078"]
+
+
+@pytest.fixture
+def long_names(monkeypatch):
+    monkeypatch.setattr("fastnet.benchmarking.compare", lambda *_, **__: Comparison([LONG], {}))
+
+
+@pytest.mark.usefixtures("long_names")
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_bench_cuts_no_figure_however_narrow_the_terminal(run, width, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    table = Text.from_ansi(run("bench", "moons", "--backend", "numpy").stdout).plain
+    lines = table.splitlines()[:6]
+    row = next(line.split() for line in lines if line.startswith(LONG.workload))
+    assert [*row[:1], *row[-7:]] == FIGURES
+    assert "…" not in table
+    if width >= 80:
+        assert max(map(len, lines)) <= width
+
+
+@pytest.mark.usefixtures("long_names")
+def test_bench_writes_whole_lines_where_there_is_no_terminal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert [FIGURES[0], "scikit-learn", "(cpu)", *FIGURES[1:]] in [
+        line.split() for line in run("bench", "moons", "--backend", "numpy").stdout.splitlines()
+    ]
+
+
+def test_bench_shows_the_loss_expected_where_another_was_reached(run, monkeypatch):
+    comparison = Comparison([replace(LONG, agrees=False)], {})
+    monkeypatch.setattr("fastnet.benchmarking.compare", lambda *_, **__: comparison)
+    output = run("bench", "moons", "--backend", "numpy", code=1).stdout
+    assert re.search(r"0\.261078\s+\(expected\s+0\.261079\)", output)
+
+
 def test_bench_measures_backends(run):
     result = json.loads(run("bench", "moons", "--backend", "numpy", "--scale", "0.01", "--json").stdout)
     rows = result["measurements"]
@@ -162,6 +306,7 @@ def test_bench_measures_backends(run):
         (["train", "digits", "--backend", "numpy", "--device", "gpu"], "device"),
         (["train", "digits", "--backend", "numpy", "--device", "cuda"], "backend='cupy'"),
         (["train", "digits", "--backend", "numpy", "--steps", "0"], "--steps"),
+        (["train", "digits", "--steps", "10", "--epochs", "5"], "--steps or --epochs, not both"),
         (["train", "digits", "--dtype", "float16"], "float32"),
         (["train", "digits", "--backend", "numpy", "--data", "nowhere.csv"], "nowhere.csv"),
         (["train", "mnist-16", "--backend", "numpy", "--data", "nowhere"], "train-images-idx3-ubyte"),
@@ -171,6 +316,7 @@ def test_bench_measures_backends(run):
         (["predict", __file__, "--data", "x.csv"], "safetensors"),
         (["evaluate"], "NETWORK"),
         (["bench", "mist-16"], "did you mean 'mnist-16'"),
+        (["recipes", "digit"], "did you mean 'digits'"),
         (["trian"], "No such command"),
     ],
 )
@@ -202,11 +348,6 @@ def test_outputs_that_cannot_be_written_are_told_before_training(run, tmp_path):
         result = run("train", "or-gate", "--backend", "numpy", option, tmp_path / path, code=2)
         assert message in result.stderr
         assert result.stdout == ""
-
-
-@pytest.fixture
-def _no_training(monkeypatch):
-    monkeypatch.setattr(Network, "fit", lambda *_, **__: pytest.fail("this was to be told before training"))
 
 
 @pytest.mark.skipif(not CLOSED.is_dir(), reason="there is no folder that is closed to root")

@@ -12,6 +12,7 @@ from fastnet.cli.options import ExistingOrNot, quiet_option, to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from fastnet.benchmarking import Comparison, MachineSpeed, Measurement
 
@@ -23,8 +24,21 @@ once. FLOPs: those of matrix products, two for each multiplication and addition,
 need fewer, so what skips zeros may reach more than 100 % of the first bound; samples that stay in a cache are read
 faster than memory is."""
 
+# Where there is less room for the names of backends, lines are wider than the terminal.
+_NARROWEST_NAMES = len("backend")
 
-@click.command()
+
+class _ListsWorkloads(click.Command):
+    """Help that ends with the catalogue, which is not loaded for anybody else's help."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        from fastnet.workloads import WORKLOADS
+
+        with formatter.section("Workloads"):
+            formatter.write_dl([(workload.name, workload.title) for workload in WORKLOADS.values()])
+
+
+@click.command(cls=_ListsWorkloads)
 @click.argument("workloads", nargs=-1, metavar="[WORKLOAD]...")
 @click.option("--backend", "backends", multiple=True, help="May be given several times [all that can run].")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:1.")
@@ -69,7 +83,7 @@ def bench(
     if as_json:
         click.echo(to_json(benchmarking.as_json(measurements, speeds) | ({"absent": absent} if peers else {})))
     else:
-        _print_table(measurements, absent, explain, speeds)
+        _print_results(measurements, absent, explain, speeds)
     if not all(measurement.agrees for measurement in measurements):
         click.echo("fastnet: one of them reached another loss than the reference: its speed means nothing", err=True)
         sys.exit(1)
@@ -89,19 +103,32 @@ def _those_that_run(device: str) -> list[str]:
     return runs
 
 
-def _print_table(
+def _print_results(
     measurements: list[Measurement], absent: dict[str, dict[str, str]], explain: bool, speeds: list[MachineSpeed]
 ) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     from fastnet.benchmarking import describe_machine
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("workload", "backend"):
-        table.add_column(heading)
-    for heading in ("dtype", "threads", "ms/step", "best", "samples/s", "first call, s", "loss reached"):
-        table.add_column(heading, justify="right")
+    console = Console(highlight=False)
+    _print_table(console, _make_table(measurements))
+    for line in _absences(absent):
+        console.print(line, markup=False, soft_wrap=True)
+    if explain:
+        _print_explanations(console, measurements, speeds)
+    for source in dict.fromkeys(f"{m.workload}: {m.data_source}" for m in measurements):
+        console.print(source, style="dim")
+    console.print(", ".join(f"{key} {value}" for key, value in _flat(describe_machine())), style="dim")
+
+
+def _make_table(measurements: list[Measurement]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("workload", no_wrap=True)
+    table.add_column("backend", overflow="fold")
+    for heading in ("dtype", "threads", "ms/step", "best", "samples/s", "first\ncall, s", "loss\nreached"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for m in measurements:
         table.add_row(
             m.workload,
@@ -112,17 +139,23 @@ def _print_table(
             f"{m.best_ms_per_step:.4g}",
             f"{m.samples_per_second:,.0f}",
             f"{m.first_call_seconds:.2f}",
-            f"{m.loss:.6g}" + ("" if m.agrees else f" (expected {m.expected_loss:.6g})"),
+            f"{m.loss:.6g}" + ("" if m.agrees else f"\n(expected\n{m.expected_loss:.6g})"),
         )
-    console = Console(highlight=False)
-    console.print(table)
-    for line in _absences(absent):
-        console.print(line, markup=False, soft_wrap=True)
-    if explain:
-        _print_explanations(console, measurements, speeds)
-    for source in dict.fromkeys(f"{m.workload}: {m.data_source}" for m in measurements):
-        console.print(source, style="dim")
-    console.print(", ".join(f"{key} {value}" for key, value in _flat(describe_machine())), style="dim")
+    return table
+
+
+def _print_table(console: Console, table: Table) -> None:
+    """Print every figure whole: a terminal that is too narrow breaks the names of backends, and a file nothing."""
+    from rich.console import Console
+    from rich.measure import Measurement as Extent
+
+    wide = Console(highlight=False, width=10_000)
+    width, names = Extent.get(wide, wide.options, table).maximum, table.columns[1]
+    if console.is_terminal and width > console.width:
+        names_width = max(len(str(text)) for text in (names.header, *names.cells))
+        names.width = max(_NARROWEST_NAMES, names_width - (width - console.width))
+        width += names.width - names_width
+    Console(highlight=False, width=width).print(table)
 
 
 def _absences(absent: dict[str, dict[str, str]]) -> list[str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 
 import click
+
+from fastnet.errors import unknown_name
 
 __all__ = ["backends", "recipes"]
 
@@ -35,8 +38,28 @@ def backends(as_json: bool) -> None:
 
 
 @click.command()
-def recipes() -> None:
-    """The networks that `fastnet train` knows by name."""
+@click.argument("name", required=False)
+def recipes(name: str | None) -> None:
+    """The networks that `fastnet train` knows by name.
+
+    With NAME, that recipe's text: save it as a .toml file to make a recipe of your own of it.
+    """
+    if name is None:
+        _list_recipes()
+    else:
+        click.echo(_read_recipe(name), nl=False)
+
+
+def _read_recipe(name: str) -> str:
+    """Text of a shipped recipe."""
+    from fastnet.recipes import recipe_names
+
+    if name not in recipe_names():
+        raise unknown_name("recipe", name, recipe_names())
+    return files("fastnet.recipes").joinpath(f"{name}.toml").read_text("utf-8")
+
+
+def _list_recipes() -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +16,7 @@ from fastnet.errors import SpecError
 from fastnet.spec import DTYPES
 
 if TYPE_CHECKING:
-    from fastnet.callbacks import Callback
+    from fastnet.callbacks import Callback, Checkpoint
     from fastnet.history import History
     from fastnet.network import Network
     from fastnet.recipes import Finding, PreparedRun, Recipe
@@ -48,27 +51,33 @@ def train(
     **overrides: Any,
 ) -> None:
     """Train RECIPE: a name that `fastnet recipes` lists, or a .toml file of your own."""
+    from fastnet.callbacks import Checkpoint
     from fastnet.recipes import check_expectations, load_recipe, prepare
 
+    if overrides["n_steps"] and overrides["n_epochs"]:
+        raise click.UsageError("--steps or --epochs, not both")
     if resume and checkpoint is None:
         raise click.UsageError("--resume goes with --checkpoint FILE")
     _check_outputs(save, plot, checkpoint)
+    if checkpoint is not None and checkpoint.exists() and not resume:
+        raise click.UsageError(f"{checkpoint} exists: add --resume to go on from it, or remove it")
     described = load_recipe(recipe)
     run = prepare(described, **overrides)
-    there = resume and checkpoint is not None and checkpoint.exists()
-    callbacks = _callbacks(checkpoint, quiet or as_json)
+    keeper = None if checkpoint is None else Checkpoint(checkpoint)
     try:
-        history = run.fit(callbacks=callbacks, resume_from=checkpoint if there else None)
+        history = _fit(run, keeper, resume, quiet or as_json)
     finally:  # also after divergence: the last finite weights
         _save(run.network, save, quiet)
+    if history.stop_reason == "interrupted":
+        click.echo(f"fastnet: interrupted at step {history.n_steps:,}; {_what_is_left(save, checkpoint)}", err=True)
     figures = run.evaluate()
     findings = check_expectations(run.expectations, history, figures) if history.stop_reason == "completed" else []
     if as_json:
-        click.echo(to_json(_as_json(described, run.network, history, figures, findings)))
+        click.echo(to_json(_as_json(described, run.network, history, keeper, figures, findings)))
     elif quiet:
         _print_figures(figures)
     else:
-        _print_report(described, run, history)
+        _print_report(described, run, history, keeper if resume else None)
         _print_figures(figures)
         for finding in findings:
             click.echo(f"expected  {finding}")
@@ -96,11 +105,36 @@ def _check_outputs(save: Path | None, plot: Path | None, checkpoint: Path | None
         check_output(plot / "curves.png" if plot.is_dir() else plot)  # where a file can be made, a folder can be
 
 
-def _callbacks(checkpoint: Path | None, quiet: bool) -> list[Callback]:
-    from fastnet.callbacks import Checkpoint, ProgressBar
+def _fit(run: PreparedRun, keeper: Checkpoint | None, resume: bool, quiet: bool) -> History:
+    from fastnet.callbacks import ProgressBar
 
     callbacks: list[Callback] = [] if quiet else [ProgressBar()]
-    return callbacks if checkpoint is None else [*callbacks, Checkpoint(checkpoint)]
+    resume_from = None
+    if keeper is not None:
+        callbacks.append(keeper)
+        if resume and Path(keeper.path).exists():
+            resume_from = keeper.path
+    with _own_words_on_interrupts():
+        return run.fit(callbacks=callbacks, resume_from=resume_from)
+
+
+@contextmanager
+def _own_words_on_interrupts() -> Iterator[None]:
+    """Silence what the library says, that the weights are kept: they are in memory, and the process ends."""
+    logger = logging.getLogger("fastnet.training")
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
+
+
+def _what_is_left(save: Path | None, checkpoint: Path | None) -> str:
+    """What an interrupted run has left on disk, and how to go on."""
+    left = [] if save is None else [f"the network is saved as it was then in {save}"]
+    if checkpoint is not None and checkpoint.exists():
+        left.append(f"add --resume to go on from {checkpoint}")
+    return "; ".join(left) or "nothing was saved: add --save FILE or --checkpoint FILE"
 
 
 def _save(network: Network, path: Path | None, quiet: bool) -> None:
@@ -122,16 +156,24 @@ def _save_elsewhere(network: Network, name: str) -> Path:
     return path
 
 
-def _print_report(recipe: Recipe, run: PreparedRun, history: History) -> None:
+def _print_report(recipe: Recipe, run: PreparedRun, history: History, resumed: Checkpoint | None) -> None:
     network = run.network
     sizes = "-".join(map(str, network.spec.layer_sizes))
     click.echo(f"{recipe.name}: {sizes}, {network.spec.output} output, {network.spec.loss}, {network.spec.dtype}")
     click.echo(f"data      {run.table.name}, {len(run.table.y):,} training samples")
     reason = history.backend_reason.partition(";")[0]  # what was passed over, and why, is for `fastnet backends`
     click.echo(f"backend   {history.backend_name} on {history.device_name} ({reason})")
+    if resumed is not None:
+        click.echo(f"resumed   {_describe_resumption(resumed)}")
     click.echo(f"trained   {history.n_steps:,} steps in {history.seconds:.2f} s, {history.stop_reason}")
     if history.steps_per_entry == 1 and len(history.loss) > 1:
         click.echo(f"loss      {history.loss[0]:.9g} at the start, {history.loss[1]:.9g} after the first step")
+
+
+def _describe_resumption(resumed: Checkpoint) -> str:
+    if resumed.resumed_at is None:
+        return f"nothing: {resumed.path!s} was not there"
+    return f"at step {resumed.resumed_at:,} from {resumed.path!s}"
 
 
 def _print_figures(figures: dict[str, dict[str, float]]) -> None:
@@ -143,6 +185,7 @@ def _as_json(
     recipe: Recipe,
     network: Network,
     history: History,
+    keeper: Checkpoint | None,
     figures: dict[str, dict[str, float]],
     findings: list[Finding],
 ) -> dict[str, Any]:
@@ -154,6 +197,7 @@ def _as_json(
         "backend_reason": history.backend_reason,
         "backend_detail": history.backend_detail,
         "device": history.device_name,
+        "resumed_at": None if keeper is None else keeper.resumed_at,
         "n_steps": history.n_steps,
         "seconds": history.seconds,
         "stop_reason": history.stop_reason,
@@ -171,5 +215,5 @@ def _draw(path: Path, run: PreparedRun, history: History) -> list[Path]:
 
     if not path.suffix or path.is_dir():
         return plotting.save_pictures(path, run.network, history, run.table)
-    plotting.history_figure(history).savefig(path)
+    plotting.history_figure(history, loss=run.network.spec.loss).savefig(path)
     return [path]
