@@ -17,8 +17,8 @@ class History:
     ----------
     loss : list of float
         Objective at the parameters before each update, the l2 penalty included; over an epoch, the mean over its
-        samples (for reduction "sum", the sum). In nats, but for the squared error, which is half the squared difference,
-        and the absolute error.
+        samples (for reduction "sum", the sum). In nats, but for the absolute error and the squared error, which is half
+        the squared difference.
     accuracy : list of float
         Share of correct predictions in the same steps; empty for regression.
     learning_rate : list of float
