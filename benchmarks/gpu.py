@@ -92,7 +92,8 @@ def check_part(report: Report, path: str, device: str, names: Sequence[str], sec
 @click.argument("workloads", nargs=-1, type=click.Choice(list(EPOCHS)))
 @click.option("--data", type=click.Path(exists=True, file_okay=False), help="The MNIST files; by default FASTNET_DATA.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for gpu-TIME.json.")
-@click.option("--rounds", default=5, show_default=True, help="How often each row is timed.")
+@click.option("--rounds", default=5, show_default=True, help="How often each row is timed, at least.")
+@click.option("--at-least", default=0.5, show_default=True, help="Seconds for which each row is timed.")
 @click.option("--scale", default=1.0, show_default=True, help="Share of the samples and epochs to use.")
 @click.option("--device", default="cuda", show_default=True, help="Of the CuPy backend; the peers take the first.")
 @click.option("--path", "only", multiple=True, help="Path to look at beside the default; all of them, unless named.")
@@ -103,6 +104,7 @@ def main(
     data: str | None,
     out: Path | None,
     rounds: int,
+    at_least: float,
     scale: float,
     device: str,
     only: tuple[str, ...],
@@ -131,7 +133,7 @@ def main(
             "start_seconds": start_seconds,
         },
     )
-    tasks = [Task(workload, data, scale, rounds, device) for workload in workloads or EPOCHS]
+    tasks = [Task(workload, data, scale, rounds, at_least, device) for workload in workloads or EPOCHS]
     load = cache(Task.load)
     for part in (part for part in PARTS if part in parts):
         if part == "parity":

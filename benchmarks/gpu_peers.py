@@ -45,6 +45,9 @@ class TorchOnDevice(Peer):
         self.loss, self.update = self._compute_loss, self.optimizer.step
         if mode == "compiled":
             torch.compiler.reset()
+            # Else they are copied at each call. Batches are at other addresses each time.
+            for whole in (self.X, self.y) if self.batch_size is None else ():
+                torch._dynamo.mark_static_address(whole)
             compile_ = partial(torch.compile, dynamic=False, mode="reduce-overhead")
             self.loss, self.update = compile_(self.loss), compile_(self.update)
         self._step = self._capture() if mode == "graph" else self._make_step
@@ -120,6 +123,7 @@ class TorchOnDevice(Peer):
                 for tensor in state.values():
                     if tensor is not None:
                         tensor.zero_()
+        self._synchronize()
 
     def run(self):
         """See `fastnet.benchmarking.Trial.run`."""
@@ -133,6 +137,9 @@ class TorchOnDevice(Peer):
                     self.batch.copy_(batch)
                     self._mark()
                     self._step()
+        self._synchronize()
+
+    def _synchronize(self):
         if self.device == "cuda":
             self.torch.cuda.synchronize()
 
@@ -182,7 +189,7 @@ class JaxOnDevice(Peer):
         ]
         values = tree.map(lambda array: self.put(array.copy()), values)
         zeros = partial(tree.map, self.jax.numpy.zeros_like)
-        self.state = (values, zeros(values), zeros(values), self.put(0))
+        self.state = self.jax.block_until_ready((values, zeros(values), zeros(values), self.put(0)))
 
     def _objective(self, values, X, y):
         jnp, nn, network = self.jax.numpy, self.jax.nn, self.network

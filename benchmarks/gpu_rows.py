@@ -35,6 +35,9 @@ EPOCHS = {
     "tabular-adam": 3,
 }
 
+# Seconds of work before the first round: the clock of a GPU that has been idle takes a while to rise.
+WARM_UP = 0.3
+
 # Where most of a step is matrix products that are cuBLAS's.
 WITH_TF32 = ("mnist-128", "deep-512")
 
@@ -67,7 +70,9 @@ class Task:
     scale : float
         Share of the samples and epochs to use.
     rounds : int
-        How often each row is timed.
+        How often each row is timed, unless `at_least` makes it more.
+    at_least : float
+        Seconds for which each row is timed.
     device : str
         Of the CuPy backend; the peers take the first.
     """
@@ -76,6 +81,7 @@ class Task:
     data: str | None
     scale: float
     rounds: int
+    at_least: float
     device: str
 
     def load(self) -> LoadedWorkload:
@@ -171,7 +177,8 @@ def time_row(name: str, open_trial: OpenTrial, loaded: LoadedWorkload, task: Tas
     long = task.lengthen(loaded)
     trial, first_call_seconds = time_first_call(partial(open_trial, long))
     with closing(trial):
-        (seconds,) = time_alternately([trial], task.rounds)
+        time_alternately([trial], 1, at_least=min(WARM_UP, task.at_least))
+        (seconds,) = time_alternately([trial], task.rounds, at_least=task.at_least)
         return Timing(
             workload=task.workload,
             row=name,

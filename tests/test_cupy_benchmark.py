@@ -7,12 +7,15 @@ import re
 import sys
 from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import emulated_cupy
 import pytest
 from click.testing import CliRunner
 
 import fastnet.testing
+from fastnet.backends.registry import create_backend
+from fastnet.benchmarking import BackendTrial
 from fastnet.testing import conformance_checks
 from fastnet.workloads import SMOKE_SCALE, load
 
@@ -60,7 +63,9 @@ def here(machine, monkeypatch):
 def run(*options):
     import gpu
 
-    return CliRunner(env={"COLUMNS": "200"}).invoke(gpu.main, ["--rounds", "2", "--scale", str(SMOKE_SCALE), *options])
+    return CliRunner(env={"COLUMNS": "200"}).invoke(
+        gpu.main, ["--rounds", "2", "--at-least", "0", "--scale", str(SMOKE_SCALE), *options]
+    )
 
 
 @pytest.fixture
@@ -111,6 +116,44 @@ def test_report_on_an_emulated_gpu(paths, tmp_path):
     # PyTorch and JAX find no GPU, or are not installed.
     assert [len(absent) for absent in report["absent"].values()] == [5, 6]
     assert "batches are too small" in report["absent"]["digits-adam"]["fastnet cupy, by wide"]
+
+
+def test_rows_are_warm_before_they_are_timed(machine, monkeypatch):
+    import gpu_rows
+
+    runs, clock = [], iter(range(1000))
+    monkeypatch.setattr("fastnet.benchmarking.trials.time", SimpleNamespace(perf_counter=lambda: next(clock) / 20))
+
+    class Trial:
+        device = dtype = detail = ""
+
+        def reset(self):
+            runs.append("reset")
+
+        def run(self):
+            runs.append("run")
+
+        def parameters(self):
+            return loaded.start
+
+        def close(self):
+            pass
+
+    loaded = load("moons", scale=SMOKE_SCALE)
+    task = gpu_rows.Task("moons", None, SMOKE_SCALE, rounds=1, at_least=0.5, device="cuda")
+    timing = gpu_rows.time_row("a row", lambda _: Trial(), loaded, task)
+    # In each round the clock is read three times, 0.05 s apart, so that two rounds last 0.3 s and four 0.5 s.
+    assert runs == ["run"] * 2 + ["reset", "run"] * (2 + 4)
+    assert timing.microseconds_per_step == pytest.approx(0.05e6 / timing.n_steps)
+
+
+def test_trial_that_is_reset_is_ready(machine):
+    """No copies to the device are under way when the clock starts."""
+    loaded = load("moons", scale=SMOKE_SCALE)
+    with closing(BackendTrial(loaded, create_backend("cupy"), 1)) as trial:
+        before = machine.n_waits
+        trial.reset()
+        assert machine.n_waits == before + 1
 
 
 def test_paths_may_be_named(paths):
@@ -252,6 +295,18 @@ def test_no_gpu_is_told(machine, here):
 
 
 PEERS = [("torch", "TorchOnDevice", "eager"), ("jax", "JaxOnDevice", "highest")]
+
+
+@pytest.mark.parametrize(("workload", "is_copied"), [("moons", False), ("tabular-adam", True)])
+def test_compiled_peer_copies_batches_alone(monkeypatch, workload, is_copied):
+    torch = pytest.importorskip("torch")
+    import gpu_peers
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)  # which takes many seconds
+    with closing(gpu_peers.TorchOnDevice(load(workload, scale=SMOKE_SCALE), "compiled", "cpu")) as trial:
+        trial.run()
+        is_static = [hasattr(tensor, "_dynamo_static_input_type") for tensor in (trial.X, trial.y)]
+    assert is_static == [not is_copied] * 2
 
 
 @pytest.mark.parametrize("workload", ["mnist-16", "moons", "sum", "tabular-adam"])

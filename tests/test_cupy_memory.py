@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+
 import emulated_cupy
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
 from fastnet import SGD, Adam, DeviceMemoryError, FastnetError, Network
-from fastnet.backends.cupy_backend.memory import estimate_needs
 from fastnet.backends.registry import create_backend
 from fastnet.data import Dataset
 from fastnet.testing import make_problem
 
 STORAGES = ("dense", "uint8", "csr")
+
+
+def estimate_needs(path, spec, dataset):
+    from fastnet.backends.cupy_backend import memory
+
+    return memory.estimate_needs(path, spec, dataset)
 
 
 @pytest.fixture(autouse=True)
@@ -161,8 +168,59 @@ def test_each_path_is_reckoned_by_itself(backend, machine, monkeypatch):
 
 def test_paths_with_kernels_of_their_own_need_samples_as_they_are(machine):
     problem = make_problem((200, 30, 4), 2000, storage="uint8", optimizer=Adam())
-    needs = estimate_needs("narrow", problem.spec, problem.dataset)
+    needs = estimate_needs("tiny", problem.spec, problem.dataset)
     assert needs.total == 2000 * 200 + 5 * 4 * problem.parameters.flat.size
+
+
+@pytest.mark.parametrize("storage", ["dense", "uint8"])
+@pytest.mark.parametrize(
+    "options", [{}, {"layer_sizes": (40, 8, 13), "output": "sigmoid", "task": "multiclass"}], ids=["labels", "targets"]
+)
+def test_narrow_path_needs_whole_rows_and_records(machine, backend, monkeypatch, options, storage):
+    """Of two features, rows have sixteen."""
+    from fastnet.backends.cupy_backend import chunks, narrow, paths
+
+    monkeypatch.setattr(chunks, "STEPS_PER_CHUNK", 32)  # whose figures are left out of the reckoning
+    monkeypatch.setattr(narrow, "MIN_NUMBERS", 0)
+    monkeypatch.setattr(paths, "PATHS", (narrow,))
+    problem = make_problem(**{"layer_sizes": (2, 3, 4), "n_samples": 5000, "storage": storage, **options})
+    machine.memory = type(machine.memory)()
+    plan = problem.plan(backend)
+    needs = estimate_needs("narrow", problem.spec, problem.dataset).total
+    assert "X, as" in plan.detail
+    assert 0.9 * machine.memory.peak < needs < 1.01 * machine.memory.peak
+
+
+FULL = [("cublas", "CUBLASError", 1), ("cublas", "CUBLASError", 3), ("runtime", "CUDARuntimeError", 2)]
+
+
+def error_of(module, name, status):
+    return getattr(getattr(sys.modules["cupy"].cuda, module), name)(status)
+
+
+@pytest.mark.parametrize("error", FULL, ids=str)
+def test_libraries_tell_in_their_own_way_that_memory_is_full(backend, machine, error):
+    plan = plan_of_ones(backend, 100)
+    machine.product_error = error_of(*error)
+    with pytest.raises(DeviceMemoryError, match=r"status \d\. The device cuda:0 has .* MB free .*batch_size="):
+        plan.run([0.1])
+
+
+def test_module_that_finds_no_memory(backend, machine, monkeypatch):
+    from fastnet.backends.cupy_backend import paths, tiny
+
+    monkeypatch.setattr(paths, "PATHS", (tiny,))
+    machine.compiler_error = error_of("driver", "CUDADriverError", 2)
+    with pytest.raises(DeviceMemoryError, match=r"status 2\. The device"):
+        make_problem((2, 3, 2)).plan(backend)
+
+
+def test_other_errors_stay_what_they_are(backend, machine):
+    plan = plan_of_ones(backend, 100)
+    machine.product_error = error_of("cublas", "CUBLASError", 13)
+    with pytest.raises(RuntimeError, match=r"status 13$") as caught:
+        plan.run([0.1])
+    assert caught.value is machine.product_error
 
 
 def test_step_too_large_for_the_device(backend, machine):

@@ -404,13 +404,14 @@ def test_data_are_uploaded_once(backend, machine, storage, n_bytes):
     assert sum(uploads) < n_bytes + records + parameters + 300
 
 
-def test_rows_that_are_padded_are_uploaded_in_parts(backend, monkeypatch):
-    from fastnet.backends.cupy_backend import narrow_storage
-
-    problem = make_problem(**SMALL)
+def test_memory_of_the_caller_is_not_written_to_where_the_device_shares_it(backend, machine):
+    """Rows of 16 floats need no padding, and are split in halves where they lie."""
+    problem = make_problem(**SMALL | {"layer_sizes": (16, 4, 3)})
     expected = everything(problem.plan(backend), 2)
-    monkeypatch.setattr(narrow_storage, "_UPLOAD_BYTES", 9 * 4 * 16)
+    before = problem.dataset.x.copy()
+    machine.has_unified_memory = True
     np.testing.assert_array_equal(everything(problem.plan(backend), 2), expected)
+    np.testing.assert_array_equal(problem.dataset.x, before)
 
 
 def test_all_work_is_done_on_the_chosen_device(machine, narrow):

@@ -386,12 +386,16 @@ TABLES = {
 }
 
 
+def samples(x):
+    return Dataset(x, np.zeros(x.shape[0], np.int32))
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_bytes_are_found_in_floats(table):
     x = np.arange(256, dtype=np.uint8)[np.random.default_rng(0).integers(0, 256, (3000, 5))]
     floats = TABLES[table](x)
-    assert holds_bytes(floats)
-    found, scale = find_bytes(floats)
+    assert holds_bytes(samples(floats))
+    found, scale = find_bytes(samples(floats))
     np.testing.assert_array_equal(found, x, strict=True)
     assert scale == pytest.approx(1 if table == "whole" else 1 / 255)
 
@@ -400,16 +404,16 @@ def test_bytes_are_found_in_floats(table):
 @pytest.mark.parametrize("change", ["up", "negative", "large", "half"])
 def test_one_other_number_is_found(table, change):
     x = TABLES[table](np.arange(256, dtype=np.uint8)[:, None] % np.arange(1, 20, dtype=np.uint8)).repeat(20, axis=0)
-    assert holds_bytes(x)
+    assert holds_bytes(samples(x))
     one = TABLES[table](np.uint8(1)) if table != "divided" else np.float32(1 / 255)
     last = {"up": np.nextafter(3 * one, np.float32(9)), "negative": -one, "large": 256 * one, "half": one / 2}
     x[-1, -1] = last[change]
-    assert not holds_bytes(x)
+    assert not holds_bytes(samples(x))
 
 
 def test_bytes_are_bytes_and_what_is_sparse_or_double_is_not():
     x = np.eye(5, dtype=np.uint8)
-    assert holds_bytes(x)
-    assert find_bytes(x) == (x, 1.0)
-    assert not holds_bytes(x.astype(np.float64))
-    assert not holds_bytes(csr_array(x.astype(np.float32)))
+    assert holds_bytes(samples(x))
+    assert find_bytes(samples(x)) == (x, 1.0)
+    assert not holds_bytes(samples(x.astype(np.float64)))
+    assert not holds_bytes(samples(csr_array(x.astype(np.float32))))

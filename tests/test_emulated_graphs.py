@@ -22,12 +22,18 @@ def machine():
 ADD = go("x[threadIdx.x] += *step; if (threadIdx.x == 0) *count += 1;", "float* x, const float* step, int* count")
 
 
+def load_kernel(code):
+    kernel = load(code).get_function("go")
+    assert kernel.local_size_bytes >= 0  # which loads it
+    return kernel
+
+
 @pytest.fixture
 def graph():
     """A graph of two launches, the stream, and the arrays it works on."""
     cupy = sys.modules["cupy"]
     arrays = device(np.zeros(4, np.float32)), device([1], np.float32), device([0], np.int32)
-    kernel, stream = load(ADD).get_function("go"), cupy.cuda.Stream()
+    kernel, stream = load_kernel(ADD), cupy.cuda.Stream()
     with stream:
         stream.begin_capture()
         for _ in range(2):
@@ -96,10 +102,31 @@ def test_streams_that_cannot_capture(machine):
         cupy.cuda.get_current_stream().begin_capture()
     with pytest.raises(RuntimeError, match="not capturing"):
         cupy.cuda.Stream().end_capture()
-    kernel, x, stream = load(go("")).get_function("go"), device([0], np.float32), cupy.cuda.Stream()
+    kernel, x, stream = load_kernel(go("")), device([0], np.float32), cupy.cuda.Stream()
     stream.begin_capture()
     with pytest.raises(RuntimeError, match="another stream"):
         kernel((1,), (1,), (x,))
+
+
+def test_kernel_that_may_not_be_loaded_is_not_captured():
+    kernel, x, stream = load(go("")).get_function("go"), device([0], np.float32), sys.modules["cupy"].cuda.Stream()
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(RuntimeError, match="loading a kernel while a stream is capturing"):
+            kernel((1,), (1,), (x,))
+        stream.end_capture()
+        kernel((1,), (1,), (x,))
+        stream.begin_capture()
+        kernel((1,), (1,), (x,))
+        stream.end_capture()
+
+
+def test_other_streams_do_not_wait_for_the_default_stream_of_a_thread(graph, machine):
+    graph, stream, _ = graph
+    machine.has_default_stream_per_thread = True
+    graph.launch()
+    with pytest.raises(NotImplementedError, match="thread"):
+        graph.launch(stream)
 
 
 def test_graph_belongs_to_a_device(graph, machine):
@@ -136,7 +163,7 @@ def test_what_a_device_says_of_itself(machine):
 
 def test_non_blocking_streams_record_and_do_nothing_else():
     cupy = sys.modules["cupy"]
-    kernel, x = load(go("")).get_function("go"), device([0], np.float32)
+    kernel, x = load_kernel(go("")), device([0], np.float32)
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
         stream.begin_capture()

@@ -94,6 +94,7 @@ class BackendTrial:
         """See :meth:`Trial.reset`."""
         self._plan.write_parameters(self._loaded.start)
         self._plan.write_state(self._start_state)
+        self._plan.synchronize()  # copies to a device may be under way yet
 
     def run(self) -> None:
         """See :meth:`Trial.run`."""

@@ -18,7 +18,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from emulated_cupy import arrays, cublas, elementwise, raw_module, streams
-from emulated_cupy.machine import MACHINE, Device, Machine, OutOfMemoryError
+from emulated_cupy.machine import MACHINE, CUDADriverError, CUDARuntimeError, Device, Machine, OutOfMemoryError
 from emulated_cupy.mutation import barrier_lines, superfluous_barriers
 
 __all__ = ["Machine", "barrier_lines", "installed", "superfluous_barriers"]
@@ -59,10 +59,12 @@ def _module() -> ModuleType:
         runtime=SimpleNamespace(
             getDeviceCount=MACHINE.count_devices,
             getDeviceProperties=lambda index: {"name": f"Emulated GPU {index}".encode()},
+            CUDARuntimeError=CUDARuntimeError,
             CUDA_R_16F=cublas.CUDA_R_16F,
             CUDA_R_32F=cublas.CUDA_R_32F,
             CUDA_R_64F=cublas.CUDA_R_64F,
         ),
+        driver=SimpleNamespace(CUDADriverError=CUDADriverError),
         cublas=cublas,
         get_cublas_handle=cublas.get_cublas_handle,
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),

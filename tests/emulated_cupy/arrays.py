@@ -11,6 +11,7 @@ import numpy as np
 
 from emulated_cupy.machine import MACHINE
 
+_COPIED_AT_ONCE = 1 << 16  # bytes of the host's memory, page-locked or not, for which CUDA has room by itself
 _NEVER_ON_A_DEVICE = 0x7F  # the byte that fresh memory is filled with: huge floats, indices out of bounds
 
 
@@ -65,6 +66,7 @@ class ndarray:  # noqa: N801  CuPy's name
     def get(self) -> np.ndarray:
         MACHINE.refuse_while_capturing("a copy to the host")
         values = unwrap(self)
+        MACHINE.n_waits += 1
         MACHINE.transfers.append(("to host", self.nbytes))
         return np.array(values, order="C")
 
@@ -78,6 +80,7 @@ class ndarray:  # noqa: N801  CuPy's name
             raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {array.shape}")
         if not self.flags.c_contiguous:
             raise RuntimeError("Cannot set to non-contiguous array")
+        MACHINE.n_waits += array.nbytes > _COPIED_AT_ONCE
         MACHINE.transfers.append(("to device", array.nbytes))
         unwrap(self)[...] = array
 
@@ -191,6 +194,8 @@ def asarray(array: Any) -> ndarray:
     if isinstance(array, ndarray):
         return array
     MACHINE.refuse_while_capturing("a copy to the device")
+    if MACHINE.has_unified_memory:
+        return ndarray(np.asarray(array), fresh=False)
     values = np.array(array)
     MACHINE.transfers.append(("to device", values.nbytes))
     return ndarray(values)

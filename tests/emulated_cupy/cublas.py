@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from emulated_cupy.arrays import ndarray
-from emulated_cupy.machine import MACHINE
+from emulated_cupy.machine import MACHINE, StatusError
 
 CUDA_R_32F, CUDA_R_64F, CUDA_R_16F = 0, 1, 2
 CUBLAS_OP_N, CUBLAS_OP_T = 0, 1
@@ -36,6 +36,10 @@ _BITS_BEYOND_FLOAT32 = 52 - 23
 _blas = ThreadpoolController()
 
 _arrays: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
+
+
+class CUBLASError(StatusError):
+    """As ``cupy.cuda.cublas.CUBLASError``."""
 
 
 def _data(array: ndarray) -> SimpleNamespace:

@@ -17,6 +17,27 @@ class OutOfMemoryError(MemoryError):
         super().__init__(f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes).")
 
 
+class StatusError(RuntimeError):
+    """What CuPy raises when CUDA or a library of it fails.
+
+    Attributes
+    ----------
+    status : int
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+
+
+class CUDARuntimeError(StatusError):
+    """As ``cupy.cuda.runtime.CUDARuntimeError``."""
+
+
+class CUDADriverError(StatusError):
+    """As ``cupy.cuda.driver.CUDADriverError``."""
+
+
 class Machine:
     """What the emulation is asked to be, and what it has been doing.
 
@@ -26,6 +47,9 @@ class Machine:
     memory : MemoryInUse
     transfers : list of (direction, number of bytes)
         Copies "to device" and "to host" so far.
+    n_waits : int
+        How often the host has waited so far for all that the device had to do: for a copy to the host, or one to the
+        device of memory that is not page-locked.
     n_operations : int
         Kernel launches and products so far.
     products : list of int
@@ -41,6 +65,10 @@ class Machine:
         Line of the code of the modules that are launched; a barrier on it is passed as if it were not there.
     truncating_tensor_cores : bool
         Whether sums of products are rounded toward zero, as tensor cores do, or to the nearest float32.
+    has_unified_memory : bool
+        Whether an array of the host may be one of the device as it is, as with ``CUPY_ENABLE_UMP=1``.
+    has_default_stream_per_thread : bool
+        As with ``CUPY_CUDA_PER_THREAD_DEFAULT_STREAM=1``: other streams do not wait for it.
     entered_streams : list of Stream
         Those in whose context the program is.
     capturing_stream : Stream or None
@@ -60,6 +88,8 @@ class Machine:
         compute_capability: str = "90",
         n_multiprocessors: int = 3,
         shared_memory_per_block_optin: int = 232448,
+        has_unified_memory: bool = False,
+        has_default_stream_per_thread: bool = False,
     ) -> None:
         self.n_devices = n_devices
         self.free_bytes = free_bytes
@@ -70,6 +100,7 @@ class Machine:
         self.product_error = product_error
         self.current_device = 0
         self.transfers: list[tuple[str, int]] = []
+        self.n_waits = 0
         self.n_operations = 0
         self.products: list[int] = []
         self.n_captures = 0
@@ -77,6 +108,8 @@ class Machine:
         self.compute_capability = compute_capability
         self.n_multiprocessors = n_multiprocessors
         self.shared_memory_per_block_optin = shared_memory_per_block_optin
+        self.has_unified_memory = has_unified_memory
+        self.has_default_stream_per_thread = has_default_stream_per_thread
         self.schedule = "forward"
         self.deleted_line: int | None = None
         self.truncating_tensor_cores = True

@@ -114,12 +114,15 @@ class RawKernel:
     parameters : list of Parameter
     max_threads : int
         Per block, as ``__launch_bounds__`` says.
+    is_loaded : bool
+        Drivers may put this off until it is launched, or asked about.
     """
 
     def __init__(
         self, module: RawModule, name: str, kernel: compiling.Kernel, parameter_names: tuple[str, ...]
     ) -> None:
         self.name = name
+        self.is_loaded = False
         self.max_threads = kernel.max_threads
         self.parameters = [
             Parameter(name, p.type.decode(), bool(p.is_pointer), bool(p.is_constant), p.alignment)
@@ -128,6 +131,11 @@ class RawKernel:
         self.compiled = kernel
         self.module = module
         self._max_shared_bytes: dict[int, int] = {}  # by device
+
+    @property
+    def local_size_bytes(self) -> int:
+        self.is_loaded = True
+        return 0  # of which the CPU's compiler says nothing
 
     @property
     def max_dynamic_shared_size_bytes(self) -> int:
@@ -150,6 +158,9 @@ class RawKernel:
                 raise type(error)(f"kernel {self.name}: {error}") from None
         launch = _Launch(self, grid, block, args, shared_mem)
         stream = current_stream()
+        if not self.is_loaded:
+            MACHINE.refuse_while_capturing("loading a kernel")
+            self.is_loaded = True
         if stream.recorded is not None:
             stream.recorded.append(launch)
         else:

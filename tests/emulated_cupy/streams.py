@@ -57,11 +57,14 @@ class Stream:
 
     def synchronize(self) -> None:
         MACHINE.refuse_while_capturing("waiting")
+        MACHINE.n_waits += 1
 
     def require_order(self) -> None:
         """Refuse work that nothing else waits for, and that waits for nothing."""
         if self.non_blocking:
             raise NotImplementedError("the emulation does not know what has to wait for what on non-blocking streams")
+        if MACHINE.has_default_stream_per_thread and self is not Stream.null:
+            raise NotImplementedError("the emulation does not know what waits for a thread's default stream")
 
     def _require_device(self) -> None:
         if self.device_index != MACHINE.current_device:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastnet.backends.array_plan import Array
 from fastnet.backends.cupy_backend.batch_shapes import HEAD_WARPS, Tile, n_slices
+from fastnet.backends.cupy_backend.uploads import upload_into
 from fastnet.parameters import ParameterLayout
 from fastnet.spec import TrainingSpec
 
@@ -134,7 +135,8 @@ class BatchMemory:
         has_moved = len(order) > len(self.order)
         if has_moved:  # to room for an epoch, as runs may become longer and longer until they take one
             self.order = cupy.empty(max(len(order), self._n_samples), np.int64)
-        self.order[: len(order)].set(np.ascontiguousarray(order))
+        # Not by `set`: of memory that is not page-locked, CUDA takes a copy when all work before it is done.
+        upload_into(self.order[: len(order)], order)
         self.n_ordered.fill(len(order))
         return has_moved
 

@@ -27,6 +27,7 @@ from fastnet.backends.cupy_backend.batch_shapes import (
 from fastnet.backends.cupy_backend.chunks import Chunks
 from fastnet.backends.cupy_backend.device import DeviceProperties
 from fastnet.backends.cupy_backend.functions import optimizer_constants
+from fastnet.backends.cupy_backend.modules import get_kernel
 from fastnet.parameters import ParameterLayout
 from fastnet.spec import NetworkSpec, TrainingSpec
 
@@ -280,11 +281,11 @@ def distinct_activations(network: NetworkSpec) -> tuple[str, ...]:
 
 
 def _get_functions(module: Any, network: NetworkSpec, properties: DeviceProperties) -> dict[str, Any]:
-    """The kernels that a network needs, ready to be launched; the module is compiled now."""
+    """The kernels that a network needs, ready to be launched."""
     names = ["gather", "head", "update"]
     names += ["forward_first"] if network.n_layers > 1 else []
     names += ["forward_next", "backward"] if network.n_layers > 2 else []
-    kernels = {name: module.get_function(f"fastnet_batches_{name}") for name in names}
+    kernels = {name: get_kernel(module, f"fastnet_batches_{name}") for name in names}
     if head_shared_bytes(network) > _SHARED_BYTES_WITHOUT_ASKING:
         # As much as there is, since the kernel of another plan may be the same one.
         kernels["head"].max_dynamic_shared_size_bytes = properties.shared_memory_per_block

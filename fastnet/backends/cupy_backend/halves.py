@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnet.data import is_sparse
+from fastnet.data import Dataset, is_sparse
 
-__all__ = ["HalvesLayout", "find_bytes", "holds_bytes"]
+__all__ = ["HalvesLayout", "find_bytes", "holds_bytes", "remember_table"]
 
 # What float32 features are that were made of bytes u: u itself, u / 255, and u * (1 / 255), which rounds otherwise.
 _SCALES = (1.0, 1 / 255, 1 / 255)
@@ -96,16 +96,37 @@ def _round_up(size: int) -> int:
     return math.ceil(size / _ALIGNMENT) * _ALIGNMENT
 
 
-def holds_bytes(x: Any) -> bool:
+class _RememberingDataset(Dataset):
+    """A dataset whose X is gone through once, when that is first asked for."""
+
+    @cached_property
+    def table(self) -> int | None:
+        return _find_table(self.x)
+
+
+def remember_table(dataset: Dataset) -> Dataset:
+    """The same dataset, for :func:`holds_bytes` and :func:`find_bytes` to go through X once for all calls."""
+    return _remembering(dataset)
+
+
+def _remembering(dataset: Dataset) -> _RememberingDataset:
+    if isinstance(dataset, _RememberingDataset):
+        return dataset
+    return _RememberingDataset(dataset.x, dataset.targets, dataset.sample_weight)
+
+
+def holds_bytes(dataset: Dataset) -> bool:
     """Whether every element of X (N, D) is a byte, times one scale: all of it is looked at unless the answer is no."""
-    return not is_sparse(x) and (x.dtype == np.uint8 or _find_table(x) is not None)
+    x = dataset.x
+    return not is_sparse(x) and (x.dtype == np.uint8 or _remembering(dataset).table is not None)
 
 
-def find_bytes(x: NDArray) -> tuple[NDArray[np.uint8], float]:
-    """The bytes (N, D) that `x` is made of, where it :func:`holds_bytes`, and the scale they are multiplied by."""
+def find_bytes(dataset: Dataset) -> tuple[NDArray[np.uint8], float]:
+    """The bytes (N, D) that X is made of, where it :func:`holds_bytes`, and the scale they are multiplied by."""
+    x: NDArray = dataset.x
     if x.dtype == np.uint8:
         return x, 1.0
-    table = _find_table(x)
+    table = _remembering(dataset).table
     assert table is not None
     found = np.empty(x.shape, np.uint8)
     for start in range(0, len(x), _ROWS_AT_ONCE):

@@ -16,6 +16,7 @@ from fastnet.backends.cupy_backend.device import DeviceProperties
 from fastnet.backends.cupy_backend.memory import Needs, describe_needs
 from fastnet.backends.cupy_backend.operations import CupyOperations
 from fastnet.backends.cupy_backend.sparse import SparseMatrix
+from fastnet.backends.cupy_backend.uploads import upload
 from fastnet.data import is_sparse
 from fastnet.errors import DeviceMemoryError
 
@@ -24,6 +25,14 @@ __all__ = ["CupyLibrary"]
 Array = Any
 
 _FIRST_WITH_TF32 = 80  # compute capability 8.0: Ampere
+
+# What does not come from CuPy's pool of memory, such as modules, graphs and what cuBLAS keeps for itself, fails with
+# other errors than what does. cuBLAS worked when the backend was tried: it is "not initialized" for want of memory.
+_STATUSES_OF_FULL_MEMORY: dict[type[Exception], set[int]] = {
+    cupy.cuda.runtime.CUDARuntimeError: {2},  # cudaErrorMemoryAllocation
+    cupy.cuda.driver.CUDADriverError: {2},  # CUDA_ERROR_OUT_OF_MEMORY
+    cupy.cuda.cublas.CUBLASError: {1, 3},  # CUBLAS_STATUS_NOT_INITIALIZED, CUBLAS_STATUS_ALLOC_FAILED
+}
 
 
 class CupyLibrary(ArrayLibrary):
@@ -56,7 +65,7 @@ class CupyLibrary(ArrayLibrary):
 
     def to_device(self, array: Any) -> Array:
         """See :meth:`fastnet.backends.array_plan.ArrayLibrary.to_device`."""
-        return SparseMatrix.from_host(array) if is_sparse(array) else cupy.asarray(array)
+        return SparseMatrix.from_host(array) if is_sparse(array) else upload(array)
 
     def to_host(self, array: Array) -> NDArray:
         """See :meth:`fastnet.backends.array_plan.ArrayLibrary.to_host`."""
@@ -78,13 +87,15 @@ class CupyLibrary(ArrayLibrary):
     def scope(self) -> Iterator[None]:
         """Work on the device; what does not fit into its memory raises `DeviceMemoryError`.
 
-        All of it goes to the default stream, which the streams of graphs wait for, whichever one the caller is on.
+        All of it goes to the default stream, whichever one the caller is on.
         """
         with cupy.cuda.Device(self.device_index), cupy.cuda.Stream.null:
             try:
                 yield
-            except cupy.cuda.memory.OutOfMemoryError as error:
-                raise DeviceMemoryError(f"{error} {self.memory_left()}") from error
+            except (cupy.cuda.memory.OutOfMemoryError, *_STATUSES_OF_FULL_MEMORY) as error:
+                if not _tells_of_full_memory(error):
+                    raise
+                raise DeviceMemoryError(f"{str(error).rstrip('.')}. {self.memory_left()}") from error
 
     def require_memory(self, needs: Needs, remedies: Callable[[int], str]) -> None:
         """Raise an error where the device has less memory free than training needs; within the scope.
@@ -123,3 +134,8 @@ class CupyLibrary(ArrayLibrary):
     def synchronize(self) -> None:
         """See :meth:`fastnet.backends.array_plan.ArrayLibrary.synchronize`."""
         cupy.cuda.get_current_stream().synchronize()
+
+
+def _tells_of_full_memory(error: Any) -> bool:
+    statuses = _STATUSES_OF_FULL_MEMORY.get(type(error))
+    return statuses is None or error.status in statuses

@@ -1,7 +1,7 @@
 """How much of a device's memory a plan needs, reckoned before anything is uploaded.
 
-What is left out is small: targets, sample weights, indices and figures of samples, figures of steps, partial sums, and
-what CUDA and cuBLAS keep for themselves.
+What is left out is small: targets, sample weights, indices and figures of samples, figures of steps, partial sums, a
+slice of an upload, and what CUDA and cuBLAS keep for themselves.
 """
 
 # Legend: N samples, D features, B rows of a step (a batch, or all samples), O width of a layer, P parameters, M weights
@@ -16,7 +16,9 @@ from itertools import pairwise
 import numpy as np
 
 from fastnet.backends.cupy_backend.batch_shapes import MAX_SLICES
-from fastnet.backends.cupy_backend.halves import HalvesLayout
+from fastnet.backends.cupy_backend.halves import HalvesLayout, holds_bytes
+from fastnet.backends.cupy_backend.narrow_layout import smallest_layout
+from fastnet.backends.cupy_backend.uploads import SLICE_BYTES
 from fastnet.data import Dataset, is_sparse
 from fastnet.parameters import ParameterLayout
 from fastnet.reference import initial_state
@@ -57,8 +59,8 @@ Reckon = Callable[[TrainingSpec, Dataset], Needs]
 
 def estimate_needs(path: str, spec: TrainingSpec, dataset: Dataset) -> Needs:
     """What a path of `fastnet.backends.cupy_backend.paths` needs; "generic" is the reference's engine."""
-    reckon = {"generic": generic_needs, "wide": wide_needs, "batches": batches_needs}.get(path, kernel_needs)
-    return reckon(spec, dataset)
+    reckon = {"generic": generic_needs, "wide": wide_needs, "batches": batches_needs, "narrow": narrow_needs}
+    return reckon.get(path, kernel_needs)(spec, dataset)
 
 
 def generic_needs(spec: TrainingSpec, dataset: Dataset) -> Needs:
@@ -68,11 +70,12 @@ def generic_needs(spec: TrainingSpec, dataset: Dataset) -> Needs:
 
 
 def wide_needs(spec: TrainingSpec, dataset: Dataset) -> Needs:
-    """Of `fastnet.backends.cupy_backend.wide`: X as bytes on its way to halves, and halves of weights and gradients."""
+    """Of `fastnet.backends.cupy_backend.wide`: bytes on their way to halves, and halves of weights and gradients."""
     n_features, n_units = spec.network.layer_sizes[:2]
     halves = HalvesLayout.of(dataset.n_samples, n_features, n_units)
     step = halves.step_bytes + reference_step_bytes(spec, dataset)
-    return Needs(int(dataset.x.size) + halves.sample_bytes, halves.sample_bytes, step, parameter_bytes(spec))
+    upload = halves.sample_bytes + min(int(dataset.x.size), SLICE_BYTES)
+    return Needs(upload, halves.sample_bytes, step, parameter_bytes(spec))
 
 
 def batches_needs(spec: TrainingSpec, dataset: Dataset) -> Needs:
@@ -91,6 +94,14 @@ def kernel_needs(spec: TrainingSpec, dataset: Dataset) -> Needs:
     """At least, of paths whose own kernels take X as it is and keep activations on chip."""
     stored = stored_bytes(dataset)
     return Needs(stored, stored, 0, parameter_bytes(spec))
+
+
+def narrow_needs(spec: TrainingSpec, dataset: Dataset) -> Needs:
+    """Of `fastnet.backends.cupy_backend.narrow`: X in rows that are padded, and a record for each sample."""
+    layout = smallest_layout(spec.network, holds_bytes(dataset))
+    rows, records = dataset.n_samples * layout.row_bytes, dataset.n_samples * 4 * layout.record_words
+    upload = rows + min(int(dataset.x.size) * layout.number_bytes, SLICE_BYTES)
+    return Needs(upload, rows + records, 0, parameter_bytes(spec))
 
 
 def _samples_of_the_reference(spec: TrainingSpec, dataset: Dataset) -> tuple[int, int]:

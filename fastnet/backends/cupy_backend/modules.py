@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import cupy
 
 from fastnet.backends.cupy_backend.functions import has_source, read_source
 
-__all__ = ["load_module", "module_source", "options"]
+__all__ = ["get_kernel", "load_module", "module_source", "options"]
 
 # What every module begins with: intrinsics, then activations, heads and optimizers.
 _SHARED = ("device.cuh", "functions.cuh")
@@ -38,3 +39,12 @@ def load_module(file_names: str | tuple[str, ...], defines: dict[str, object]) -
 @cache
 def _load(file_names: str | tuple[str, ...], compiler_options: tuple[str, ...]) -> cupy.RawModule:
     return cupy.RawModule(code=module_source(file_names), options=compiler_options)
+
+
+def get_kernel(module: Any, name: str) -> Any:
+    """A kernel of a module, compiled and on the device."""
+    kernel = module.get_function(name)
+    # Whoever asks for an attribute has the driver load the kernel; else it may do so at the first launch, which may be
+    # one that is captured for a graph.
+    _ = kernel.local_size_bytes
+    return kernel

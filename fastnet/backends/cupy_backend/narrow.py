@@ -59,7 +59,7 @@ def _too_many_features(spec: TrainingSpec, dataset: Dataset, properties: DeviceP
     # Halves take four times the memory of bytes: where they fit, too, it need not be known which of them X will be.
     if choose_layout(spec.network, False, available) or _choose_layout(spec, dataset, properties):
         return None
-    form = "bytes" if holds_bytes(dataset.x) else "floats"
+    form = "bytes" if holds_bytes(dataset) else "floats"
     return (
         f"{spec.network.n_features:,} features in {form} do not fit into the {available:,} bytes of shared memory and "
         "the registers of a block"
@@ -67,7 +67,7 @@ def _too_many_features(spec: TrainingSpec, dataset: Dataset, properties: DeviceP
 
 
 def _choose_layout(spec: TrainingSpec, dataset: Dataset, properties: DeviceProperties) -> NarrowLayout | None:
-    return choose_layout(spec.network, holds_bytes(dataset.x), properties.shared_memory_per_block)
+    return choose_layout(spec.network, holds_bytes(dataset), properties.shared_memory_per_block)
 
 
 def open_engine(spec: TrainingSpec, dataset: Dataset, library: CupyLibrary) -> Engine:

@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from fastnet.backends.array_plan import Array
 from fastnet.backends.cupy_backend.chunks import Chunks
 from fastnet.backends.cupy_backend.functions import optimizer_constants, step_lengths
-from fastnet.backends.cupy_backend.modules import load_module
+from fastnet.backends.cupy_backend.modules import get_kernel, load_module
 from fastnet.backends.cupy_backend.narrow_layout import NarrowLayout, macros
 from fastnet.backends.cupy_backend.narrow_scales import Scales
 from fastnet.backends.cupy_backend.narrow_storage import make_records, store_samples
 from fastnet.backends.cupy_backend.replay import Replay
+from fastnet.backends.cupy_backend.uploads import upload
 from fastnet.data import Dataset
 from fastnet.reference import mean_scale
 from fastnet.spec import TrainingSpec
@@ -72,12 +73,12 @@ class NarrowEngine:
         tiles_of_team = math.ceil(n_tiles / (n_blocks * layout.n_teams))
         module = load_module(SOURCES, macros(spec, layout, tiles_of_team))
         self._prepare_kernel, self._step_kernel, self._update_kernel = (
-            module.get_function(f"fastnet_narrow_{name}") for name in ("prepare", "step", "update")
+            get_kernel(module, f"fastnet_narrow_{name}") for name in ("prepare", "step", "update")
         )
         self._step_kernel.max_dynamic_shared_size_bytes = layout.shared_bytes
-        samples = store_samples(dataset.x, layout, n_multiprocessors)
+        samples = store_samples(dataset, layout, n_multiprocessors)
         records, mean_weight = make_records(dataset, layout)
-        self._x, self._records = samples.rows, cupy.asarray(records).view(np.uint8)
+        self._x, self._records = samples.rows, upload(records).view(np.uint8)
         self._input_scale = spec.network.input_scale * samples.scale
         of_mean = float(mean_scale(dataset.n_samples, dataset.sample_weight, xp=np))
         self._scale = mean_weight * (of_mean if spec.network.reduction == "mean" else 1.0)

@@ -20,7 +20,7 @@ from fastnet.backends.cupy_backend.functions import (
 from fastnet.backends.cupy_backend.narrow_scales import RANGE_MACROS
 from fastnet.spec import NetworkSpec, TrainingSpec
 
-__all__ = ["MAX_HIDDEN", "MAX_OUTPUTS", "NarrowLayout", "choose_layout", "macros"]
+__all__ = ["MAX_HIDDEN", "MAX_OUTPUTS", "NarrowLayout", "choose_layout", "macros", "smallest_layout"]
 
 MAX_HIDDEN = 32
 MAX_OUTPUTS = 16
@@ -118,9 +118,14 @@ class NarrowLayout:
         return self.feature_steps * _STEP_FEATURES
 
     @property
+    def number_bytes(self) -> int:
+        """Of a stored number of X."""
+        return 1 if self.in_bytes else 4
+
+    @property
     def row_bytes(self) -> int:
         """Of a stored sample."""
-        return self.row_features * (1 if self.in_bytes else 4)
+        return self.row_features * self.number_bytes
 
     @property
     def record_words(self) -> int:
@@ -181,6 +186,14 @@ def choose_layout(network: NetworkSpec, in_bytes: bool, shared_memory: int) -> N
     ]
     fitting = [each for each in layouts if each.has_registers and each.shared_bytes <= shared_memory]
     return max(fitting, key=lambda each: (each.n_teams * each.tile_samples, each.n_teams, each.n_stages), default=None)
+
+
+def smallest_layout(network: NetworkSpec, in_bytes: bool) -> NarrowLayout:
+    """The one that takes least of a block. Samples and records are stored alike in all."""
+    n_features, n_hidden, n_outputs = network.layer_sizes
+    return NarrowLayout(
+        n_features, n_hidden, n_outputs, network.takes_labels, in_bytes, 1, min(_TILE_SAMPLES), min(_STAGES)
+    )
 
 
 def macros(spec: TrainingSpec, layout: NarrowLayout, tiles_of_team: int) -> dict[str, object]:

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from fastnet.backends.cupy_backend.halves import find_bytes
 from fastnet.backends.cupy_backend.modules import load_module
 from fastnet.backends.cupy_backend.narrow_layout import NarrowLayout
+from fastnet.backends.cupy_backend.uploads import upload_into
 from fastnet.data import Dataset
 
 __all__ = ["StoredSamples", "make_records", "store_samples"]
 
 Array = Any
 
-_UPLOAD_BYTES = 1 << 26  # at a time, where rows are padded on the device
 _THREADS = 256  # of a block, as in ``narrow_storage.cu``
 _BLOCKS_PER_MULTIPROCESSOR = 8
 
@@ -49,23 +49,19 @@ class StoredSamples:
     exponents: NDArray[np.int64]
 
 
-def store_samples(x: NDArray, layout: NarrowLayout, n_multiprocessors: int) -> StoredSamples:
+def store_samples(dataset: Dataset, layout: NarrowLayout, n_multiprocessors: int) -> StoredSamples:
     """Bring X (N, D) to the device: bytes, or float32 that holds bytes, where `layout` is for bytes; or any float32."""
     if layout.in_bytes:
-        found, scale = find_bytes(x)
-        return StoredSamples(_upload(found, layout.row_features), scale, np.zeros(x.shape[1], np.int64))
-    return _store_halves(x, layout, _BLOCKS_PER_MULTIPROCESSOR * n_multiprocessors)
+        found, scale = find_bytes(dataset)
+        return StoredSamples(_upload(found, layout.row_features), scale, np.zeros(layout.n_features, np.int64))
+    return _store_halves(dataset.x, layout, _BLOCKS_PER_MULTIPROCESSOR * n_multiprocessors)
 
 
 def _upload(x: NDArray, row_features: int) -> Array:
-    """X with rows of `row_features` numbers, the last of which are zeros."""
+    """X with rows of `row_features` numbers, the last of which are zeros, in memory that may be written to."""
     n_samples, n_features = x.shape
-    if n_features == row_features:
-        return cupy.asarray(x).view(np.uint8)
     rows = cupy.zeros((n_samples, row_features), x.dtype)
-    n_rows = max(_UPLOAD_BYTES // (n_features * x.itemsize), 1)
-    for start in range(0, n_samples, n_rows):
-        rows[start : start + n_rows, :n_features] = cupy.asarray(x[start : start + n_rows])
+    upload_into(rows[:, :n_features], x)
     return rows.view(np.uint8)
 
 

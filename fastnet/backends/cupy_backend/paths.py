@@ -9,6 +9,7 @@ from fastnet.backends.array_engine import ReferenceEngine
 from fastnet.backends.array_plan import Engine
 from fastnet.backends.cupy_backend import batches, narrow, tiny, wide
 from fastnet.backends.cupy_backend.device import DeviceProperties
+from fastnet.backends.cupy_backend.halves import remember_table
 from fastnet.backends.cupy_backend.library import CupyLibrary
 from fastnet.backends.cupy_backend.memory import Needs, estimate_needs, remedies
 from fastnet.data import Dataset
@@ -55,6 +56,7 @@ def open_engine(spec: TrainingSpec, dataset: Dataset, library: CupyLibrary) -> E
     def reckon(spec: TrainingSpec, dataset: Dataset) -> Needs:
         return estimate_needs(name_of(find_path(spec, dataset, library.properties)[0]), spec, dataset)
 
+    dataset = remember_table(dataset)
     path, obstacles = find_path(spec, dataset, library.properties)
     for name, obstacle in obstacles.items():
         logger.debug("backend cupy, not by %s: %s", name, obstacle)

@@ -28,25 +28,23 @@ class Replay:
 
     def __init__(self, launch_step: Callable[[], None]) -> None:
         self._launch_step = launch_step
-        # A blocking stream: work of the default stream, such as copies, waits for it, and it for them.
-        self._stream = cupy.cuda.Stream()
         self._graphs: dict[int, Any] = {}  # by length; recorded when they are needed
 
     def run(self, n_steps: int) -> None:
-        """Make steps one after the other; returns before they are done."""
+        """Make steps one after the other, on the current stream as all other work; returns before they are done."""
         n_left = n_steps
-        with self._stream:
-            for length in GRAPH_LENGTHS:
-                n_graphs, n_left = divmod(n_left, length)
-                if n_graphs and length not in self._graphs:
-                    self._graphs[length] = self._capture(length)
-                for _ in range(n_graphs):
-                    self._graphs[length].launch(self._stream)
-            for _ in range(n_left):
-                self._launch_step()
+        for length in GRAPH_LENGTHS:
+            n_graphs, n_left = divmod(n_left, length)
+            if n_graphs and length not in self._graphs:
+                self._graphs[length] = self._capture(length)
+            for _ in range(n_graphs):
+                self._graphs[length].launch()
+        for _ in range(n_left):
+            self._launch_step()
 
     def _capture(self, n_steps: int) -> Any:
-        # While a blocking stream captures, other threads must leave the default stream alone; they may be training.
+        # The default stream cannot capture. While a blocking stream does, other threads must leave the default stream
+        # alone; they may be training.
         recording = cupy.cuda.Stream(non_blocking=True)
         with recording:
             recording.begin_capture()

@@ -14,6 +14,8 @@ from typing import Any
 
 import cupy
 
+from fastnet.backends.cupy_backend.uploads import upload
+
 __all__ = ["SparseMatrix"]
 
 Array = Any
@@ -82,7 +84,7 @@ class SparseMatrix:
         if not matrix.has_canonical_format:
             matrix = matrix.copy()
             matrix.sum_duplicates()  # sorts, too
-        return cls(cupy.asarray(matrix.indptr), cupy.asarray(matrix.indices), cupy.asarray(matrix.data), matrix.shape)
+        return cls(upload(matrix.indptr), upload(matrix.indices), upload(matrix.data), matrix.shape)
 
     @cached_property
     def T(self) -> SparseMatrix:  # noqa: N802  as arrays have it

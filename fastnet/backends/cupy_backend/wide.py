@@ -25,6 +25,7 @@ from fastnet.backends.cupy_backend.modules import load_module
 from fastnet.backends.cupy_backend.operations import CupyOperations
 from fastnet.backends.cupy_backend.products import multiply_halves, multiply_transposed_halves
 from fastnet.backends.cupy_backend.sums import sum_rows
+from fastnet.backends.cupy_backend.uploads import upload_into
 from fastnet.data import Dataset, is_sparse
 from fastnet.spec import TrainingSpec
 
@@ -60,7 +61,7 @@ def cannot_train(spec: TrainingSpec, dataset: Dataset, _properties: DeviceProper
         return f"halves are not exact enough for {spec.network.dtype}"
     if is_sparse(dataset.x):
         return "X is sparse"
-    return None if holds_bytes(dataset.x) else "X holds other numbers than bytes"
+    return None if holds_bytes(dataset) else "X holds other numbers than bytes"
 
 
 def open_engine(spec: TrainingSpec, dataset: Dataset, library: CupyLibrary) -> Engine:
@@ -133,7 +134,7 @@ class FirstLayer:
         self._n_blocks = _BLOCKS_PER_MULTIPROCESSOR * properties.n_multiprocessors
         # Padding is zero, and is never written to.
         self._x = cupy.zeros((layout.n_padded_samples, n_features), np.float16)
-        self._x[: layout.n_samples, : layout.n_features] = cupy.asarray(x)
+        upload_into(self._x[: layout.n_samples, : layout.n_features], x)
         self._weight = cupy.zeros((n_features, 2 * n_units), np.float16)
         self._d_z = cupy.zeros((layout.n_padded_samples, 2 * n_units), np.float16)
         self._product = cupy.empty((layout.n_samples, 2 * n_units), np.float32)
@@ -149,7 +150,7 @@ class FirstLayer:
     @classmethod
     def of(cls, spec: TrainingSpec, dataset: Dataset, properties: DeviceProperties) -> FirstLayer:
         """That of a network and the samples it is trained on."""
-        x, x_scale = find_bytes(dataset.x)
+        x, x_scale = find_bytes(dataset)
         activation = (*spec.network.activations, "identity")[0]
         return cls(x, x_scale, spec.network.layer_sizes[1], activation, properties)
 
