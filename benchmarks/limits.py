@@ -26,7 +26,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from fastnet.backends.numba_backend.buffers import read_only
+from fastnet.backends.numba_backend.buffers import aligned_rows, read_only
 from fastnet.backends.numba_backend.kernels import compiling, sparse
 from fastnet.backends.numba_backend.kernels.blocks import (
     ROWS,
@@ -127,10 +127,17 @@ def rate_of(kernel: Callable[..., None], dtype: np.dtype, n_threads: int, second
     """Multiply-adds per second of all threads together."""
 
     def prepare() -> Work:
-        cached, out = np.ones(N_CACHED, dtype), np.empty(lanes_of_dtype(dtype), dtype)
+        cached, out = ones(N_CACHED, dtype), ones(lanes_of_dtype(dtype), dtype)
         return lambda n_times: kernel(n_times, cached, out)
 
     return ROWS * n_threads / seconds_each(prepare, n_threads, seconds)
+
+
+def ones(size: int, dtype: np.dtype) -> NDArray:
+    """So many, from the beginning of a cache line on, as in a plan's memory."""
+    array: NDArray = aligned_rows(1, size, dtype)[0]
+    array[:] = 1
+    return array
 
 
 def seconds_each(prepare: Callable[[], Work], n_threads: int, seconds: float) -> float:
@@ -176,7 +183,7 @@ class Tile:
 
     def numbers(self, n_rows: int) -> NDArray:
         """Something to multiply by: so many rows of the panels, and a row for biases."""
-        return np.ones(self.n_panels * (n_rows + 1) * lanes_of_dtype(self.dtype), self.dtype)
+        return ones(self.n_panels * (n_rows + 1) * lanes_of_dtype(self.dtype), self.dtype)
 
     def forward(self) -> Work:
         """The product."""

@@ -43,6 +43,7 @@ __all__ = [
     "store",
     "sum_of_lanes",
     "sum_of_rows",
+    "sums_of_terms",
     "zeros",
 ]
 
@@ -190,20 +191,27 @@ def spread_run(context, like, array, start):
 
 
 @intrinsic
-def gather(context, like, array, start, indices, first):
-    """A block as large as `like`, whose row r is ``array[start + indices[first + r] * w:]``; indices are unsigned."""
+def gather(context, like, array, start, panel_stride, indices, first, terms):
+    """A block as large as `like`: for each panel p, as many rows ``array[start + p * panel_stride + index * w:]``.
+
+    The index of each row is that of ``indices`` from `first` on, as many as `terms` has rows; they are unsigned.
+    """
 
     def generate(context, builder, signature, arguments):
-        _, values, offset, index_array, index = arguments
+        _, values, offset, stride, index_array, index, _ = arguments
         whole = context.get_value_type(types.intp)
-        rows = []
-        for at in _indices(builder, index, whole(1), like.rows):
+        begins = []
+        for at in _indices(builder, index, whole(1), terms.rows):
             row = builder.zext(builder.load(_pointer(context, builder, indices, index_array, at)), whole)
-            begin = builder.add(offset, builder.mul(row, whole(like.lanes)))
-            rows.append(_load(builder, like, _pointer(context, builder, array, values, begin)))
+            begins.append(builder.add(offset, builder.mul(row, whole(like.lanes))))
+        rows = []
+        for panel in range(like.rows // terms.rows):
+            distance = builder.mul(stride, whole(panel))
+            places = [builder.add(begin, distance) for begin in begins] if panel else begins
+            rows += [_load(builder, like, _pointer(context, builder, array, values, place)) for place in places]
         return _as_block(builder, like, rows)
 
-    return like(like, array, types.intp, indices, types.intp), generate
+    return like(like, array, types.intp, types.intp, indices, types.intp, terms), generate
 
 
 @intrinsic
@@ -249,6 +257,20 @@ def sum_of_rows(context, block):
         return _as_block(builder, single, rows)
 
     return single(block), generate
+
+
+@intrinsic
+def sums_of_terms(context, block, terms):
+    """A block with one row for each `terms.rows` rows: their sum, added in pairs."""
+    sums = Block(block.dtype, block.rows // terms.rows)
+
+    def generate(context, builder, signature, arguments):
+        rows = _rows(builder, block, arguments[0])
+        while len(rows) > sums.rows:
+            rows = [builder.fadd(x, y) for x, y in zip(rows[::2], rows[1::2], strict=True)]
+        return _as_block(builder, sums, rows)
+
+    return sums(block, terms), generate
 
 
 @intrinsic

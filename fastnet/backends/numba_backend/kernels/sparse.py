@@ -28,7 +28,7 @@ from fastnet.backends.numba_backend.kernels.blocks import (
     splat,
     spread_run,
     store,
-    sum_of_rows,
+    sums_of_terms,
     zeros,
 )
 from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, block_kernel, kernel, native_for
@@ -40,6 +40,8 @@ __all__ = ["SparseKernels", "sample_at", "sparse_kernels"]
 # before it are multiplied, and where it starts is fetched so many earlier. That makes a step of digits-adam a tenth
 # shorter on one machine.
 _AHEAD = 3
+
+_TERMS_OF_TWO = 2 * TERMS  # panels
 
 
 @kernel
@@ -62,23 +64,53 @@ def fetch_sample(values, columns, row_starts, order, position):
 
 
 @block_kernel
-def weighted_sum(values, rows, first, last, matrix, start):
-    """``sum_k values[k] * matrix[start + rows[k] * w:]`` over first <= k < last, as a block of one row."""
-    total = zeros(matrix, TERMS)
+def weighted_sums(total, values, rows, first, last, matrix, start, panel_stride):
+    """``sum_k values[k] * matrix[start + rows[k] * w:]`` over first <= k < last, for some panels that lie so far apart.
+
+    The result has a row for each panel, and `total` TERMS rows of zeros. Panels share the look at values and rows.
+    """
+    terms = zeros(matrix, TERMS)
     for k in range(first, last, TERMS):
-        total = multiply_add(spread_run(total, values, k), gather(total, matrix, start, rows, k), total)
-    return sum_of_rows(total)
+        numbers = spread_run(terms, values, k)
+        total = multiply_add(gather(total, matrix, start, panel_stride, rows, k, terms), numbers, total)
+    return sums_of_terms(total, terms)
 
 
 @block_kernel
-def weighted_sum_pair(values, rows, first, last, matrix, start, panel_stride):
-    """The same for two panels, which share the look at values and rows."""
-    one, other = zeros(matrix, TERMS), zeros(matrix, TERMS)
-    for k in range(first, last, TERMS):
-        numbers = spread_run(one, values, k)
-        one = multiply_add(numbers, gather(one, matrix, start, rows, k), one)
-        other = multiply_add(numbers, gather(other, matrix, start + panel_stride, rows, k), other)
-    return sum_of_rows(one), sum_of_rows(other)
+def multiply_panels(
+    total, panel, values, columns, row_starts, order, begin, n_rows, n_features, weight, weight_start, bias_start,
+    scale, z, z_start, fetches,
+):  # fmt: skip
+    """The product for as many panels as `total` is for, see :func:`weighted_sums`, from `panel` on."""
+    lanes, panel_size = lanes_of(z), n_features * lanes_of(z)
+    start, place = weight_start + panel * panel_size, z_start + panel * n_rows * lanes
+    sums = sums_of_terms(total, zeros(z, TERMS))
+    bias, factor = load(sums, weight, bias_start + panel * lanes, lanes), splat(sums, scale)
+    for i in range(n_rows):
+        if fetches and panel == 0:
+            fetch_sample(values, columns, row_starts, order, begin + i + _AHEAD)
+        sample = sample_at(order, begin + i)
+        first, last = row_starts[sample], row_starts[sample + 1]
+        sums = weighted_sums(total, values, columns, first, last, weight, start, panel_size)
+        store(z, place + i * lanes, n_rows * lanes, multiply_add(sums, factor, bias))
+
+
+@block_kernel
+def multiply_panels_backward(
+    total, panel, values, rows, starts, n_features, d_z, d_start, n_rows, d_weight, weight_start, adds
+):
+    """The gradient for as many panels."""
+    lanes, panel_size = lanes_of(d_weight), n_features * lanes_of(d_weight)
+    start, place = d_start + panel * n_rows * lanes, weight_start + panel * panel_size
+    for j in range(n_features):
+        first, last = starts[j], starts[j + 1]
+        if first < last:
+            sums = weighted_sums(total, values, rows, first, last, d_z, start, n_rows * lanes)
+            before = load(sums, d_weight, place, panel_size)
+            store(d_weight, place, panel_size, add(sums, before) if adds else sums)
+        elif not adds:
+            store(d_weight, place, panel_size, sums_of_terms(total, zeros(d_weight, TERMS)))
+        place += lanes
 
 
 class SparseKernels(NamedTuple):
@@ -100,68 +132,35 @@ def sparse_kernels(value_dtype: np.dtype, column_dtype: np.dtype) -> SparseKerne
     ):  # fmt: skip
         """``z = scale * (x @ weight) + bias`` for the samples from position `begin` on, which it fetches if so told."""
         values, columns = packed_values.view(value_dtype), packed_columns.view(column_dtype)
-        scale = z.dtype.type(scale)
-        single = zeros(z, 1)
-        lanes = lanes_of(z)
-        panel, panel_size = 0, n_features * lanes
+        scale, panel, two, one = z.dtype.type(scale), 0, zeros(z, _TERMS_OF_TWO), zeros(z, TERMS)
         while panel + 2 <= n_panels:
-            start = weight_start + panel * panel_size
-            bias = load(single, weight, bias_start + panel * lanes, 0)
-            bias_2 = load(single, weight, bias_start + (panel + 1) * lanes, 0)
-            for i in range(n_rows):
-                if fetches and panel == 0:
-                    fetch_sample(values, columns, row_starts, order, begin + i + _AHEAD)
-                sample = sample_at(order, begin + i)
-                one, other = weighted_sum_pair(
-                    values, columns, row_starts[sample], row_starts[sample + 1], weight, start, panel_size
-                )
-                place = z_start + (panel * n_rows + i) * lanes
-                store(z, place, 0, multiply_add(one, splat(single, scale), bias))
-                store(z, place + n_rows * lanes, 0, multiply_add(other, splat(single, scale), bias_2))
+            multiply_panels(
+                two, panel, values, columns, row_starts, order, begin, n_rows, n_features,
+                weight, weight_start, bias_start, scale, z, z_start, fetches,
+            )  # fmt: skip
             panel += 2
         if panel < n_panels:
-            start = weight_start + panel * n_features * lanes
-            bias = load(single, weight, bias_start + panel * lanes, 0)
-            for i in range(n_rows):
-                if fetches and panel == 0:
-                    fetch_sample(values, columns, row_starts, order, begin + i + _AHEAD)
-                sample = sample_at(order, begin + i)
-                total = weighted_sum(values, columns, row_starts[sample], row_starts[sample + 1], weight, start)
-                place = z_start + (panel * n_rows + i) * lanes
-                store(z, place, 0, multiply_add(total, splat(single, scale), bias))
+            multiply_panels(
+                one, panel, values, columns, row_starts, order, begin, n_rows, n_features,
+                weight, weight_start, bias_start, scale, z, z_start, fetches,
+            )  # fmt: skip
 
     @native_for(value_dtype, column_dtype)
     def sparse_product_backward(
         packed_values, rows, starts, n_features, d_z, d_start, n_rows, n_panels, d_weight, weight_start, adds
     ):
         """``d_weight = x.T @ d_z`` for a tile, added to what is there if `adds`."""
-        values = packed_values.view(value_dtype)
-        lanes = lanes_of(d_weight)
-        panel = 0
+        values, panel = packed_values.view(value_dtype), 0
+        two, one = zeros(d_weight, _TERMS_OF_TWO), zeros(d_weight, TERMS)
         while panel + 2 <= n_panels:
-            start = d_start + panel * n_rows * lanes
-            for j in range(n_features):
-                first, last = starts[j], starts[j + 1]
-                place = weight_start + (panel * n_features + j) * lanes
-                place_2 = place + n_features * lanes
-                if first < last:
-                    one, other = weighted_sum_pair(values, rows, first, last, d_z, start, n_rows * lanes)
-                    store(d_weight, place, 0, add(one, load(one, d_weight, place, 0)) if adds else one)
-                    store(d_weight, place_2, 0, add(other, load(one, d_weight, place_2, 0)) if adds else other)
-                elif not adds:
-                    store(d_weight, place, 0, zeros(d_weight, 1))
-                    store(d_weight, place_2, 0, zeros(d_weight, 1))
+            multiply_panels_backward(
+                two, panel, values, rows, starts, n_features, d_z, d_start, n_rows, d_weight, weight_start, adds
+            )
             panel += 2
         if panel < n_panels:
-            start = d_start + panel * n_rows * lanes
-            for j in range(n_features):
-                first, last = starts[j], starts[j + 1]
-                place = weight_start + (panel * n_features + j) * lanes
-                if first < last:
-                    total = weighted_sum(values, rows, first, last, d_z, start)
-                    store(d_weight, place, 0, add(total, load(total, d_weight, place, 0)) if adds else total)
-                elif not adds:
-                    store(d_weight, place, 0, zeros(d_weight, 1))
+            multiply_panels_backward(
+                one, panel, values, rows, starts, n_features, d_z, d_start, n_rows, d_weight, weight_start, adds
+            )
 
     @native_for(value_dtype, column_dtype)
     def sort_by_columns(packed_values, packed_columns, row_starts, order, begin, n_rows, starts, sorted_values, rows):
