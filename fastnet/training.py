@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -18,61 +17,23 @@ from numpy.typing import NDArray
 
 from fastnet.backends.interface import StepMetrics, TrainingPlan
 from fastnet.callbacks import Callback
-from fastnet.data import Dataset, is_sparse
+from fastnet.checkpoints import Reached, count_entries, identify, load_run, save_run, with_state
+from fastnet.data import Dataset
 from fastnet.errors import DivergenceError, FileFormatError
 from fastnet.history import History
-from fastnet.optimizers import CosineDecay, learning_rates, optimizer_to_dict
+from fastnet.optimizers import learning_rates
 from fastnet.parameters import Parameters
-from fastnet.persistence import load_arrays, save_arrays
 from fastnet.run_settings import RunSettings
-from fastnet.spec import NetworkSpec, TrainingSpec
+from fastnet.spec import TrainingSpec
 
 __all__ = ["TrainingRun"]
 
 # How long the plan may work before Ctrl-C, callbacks and progress are looked at again.
 SECONDS_PER_CALL = 0.2
 
-_CHECKPOINT = "fastnet.checkpoint/1"
-_NETWORK_DEFAULTS = {field.name: field.default for field in fields(NetworkSpec) if field.default is not MISSING}
-
-_LISTS_OF_HISTORY = tuple(field.name for field in fields(History) if field.default_factory is list)
-
 logger = logging.getLogger("fastnet.training")
 
 Evaluate = Callable[[Parameters], dict[str, float]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Reached:
-    """How far a run is: what belongs together, replaced as a whole, so that Ctrl-C never finds one without the other.
-
-    Attributes
-    ----------
-    step : int
-        Updates made.
-    parameters : Parameters
-    optimizer_state : dict of str to ndarray
-        As ``TrainingPlan.read_state`` returns it.
-    epoch_sums : ndarray (4,)
-        Loss times weight, weight, correct predictions and samples of the epoch so far.
-    n_entries : dict of str to int
-        Length of each list of the history. An interrupt may leave more entries there.
-    round_ended : bool
-        False from an update until the validation and the callbacks that end its round are done.
-    callback_states : list of dict
-        Of callbacks with state, when the last round ended.
-    stop_reason : str
-        Empty, or what a callback said.
-    """
-
-    step: int
-    parameters: Parameters
-    optimizer_state: dict[str, NDArray]
-    epoch_sums: NDArray[np.float64]
-    n_entries: dict[str, int]
-    round_ended: bool = True
-    callback_states: Sequence[dict[str, NDArray]] = ()
-    stop_reason: str = ""
 
 
 class TrainingRun:
@@ -127,7 +88,7 @@ class TrainingRun:
         self.history.backend_detail = plan.detail
         self.n_steps = settings.n_steps
         self.resumed = False
-        self._reached = _Reached(0, plan.read_parameters(), plan.read_state(), np.zeros(4), self._count_entries())
+        self._reached = Reached(0, plan.read_parameters(), plan.read_state(), np.zeros(4), count_entries(history))
 
     def execute(self) -> None:
         """Train to the end, until a callback says stop, or until an interrupt, which is swallowed and recorded.
@@ -247,12 +208,9 @@ class TrainingRun:
             parameters=parameters,
             optimizer_state=self._plan.read_state(),
             epoch_sums=epoch_sums,
-            n_entries=self._count_entries(),
+            n_entries=count_entries(self.history),
             round_ended=False,
         )
-
-    def _count_entries(self) -> dict[str, int]:
-        return {name: len(getattr(self.history, name)) for name in _LISTS_OF_HISTORY}
 
     def _rates(self, start: int, end: int) -> NDArray[np.float64]:
         return learning_rates(self._spec.optimizer.learning_rate, np.arange(start, end), self.n_steps)
@@ -311,7 +269,7 @@ class TrainingRun:
         self._ask_whether_to_stop([callback for callback in self._callbacks if not callback.runs_last])
         self._reached = replace(
             self._reached,
-            n_entries=self._count_entries(),
+            n_entries=count_entries(self.history),
             round_ended=True,
             callback_states=self._read_callbacks(),
             stop_reason=self.history.stop_reason,
@@ -333,7 +291,7 @@ class TrainingRun:
     def _read_callbacks(self) -> list[dict[str, NDArray]]:
         return [
             {name: np.array(array) for name, array in callback.read_state().items()}
-            for callback in self._callbacks_with_state
+            for callback in with_state(self._callbacks)
         ]
 
     def _notify(self, event: str) -> None:
@@ -361,21 +319,7 @@ class TrainingRun:
         OSError
             The file cannot be written.
         """
-        reached = self._reached
-        tensors = {"parameters": reached.parameters.flat}
-        tensors |= {f"state/{name}": array for name, array in reached.optimizer_state.items()}
-        for index, state in enumerate(reached.callback_states):
-            tensors |= {f"callback/{index}/{name}": array for name, array in state.items()}
-        history = asdict(self.history) | {"n_steps": reached.step, "stop_reason": reached.stop_reason}
-        header = {
-            "identity": self.identity,
-            "epoch_sums": reached.epoch_sums.tolist(),
-            "step": reached.step,
-            "round_ended": reached.round_ended,
-            "first_epoch": self._settings.first_epoch,
-            "history": history | {name: history[name][:length] for name, length in reached.n_entries.items()},
-        }
-        save_arrays(path, _CHECKPOINT, header, tensors)
+        save_run(path, self.identity, self._reached, self.history, self._settings.first_epoch)
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Go on from a checkpoint of the same network, data, optimizer and callbacks.
@@ -389,68 +333,36 @@ class TrainingRun:
         OSError
             The file cannot be read.
         """
-        header, tensors = load_arrays(path, _CHECKPOINT)
-        written = header["identity"]
-        # What the description of a network has gained since the file was written was at its default then.
-        written["network"] = _NETWORK_DEFAULTS | written["network"]
-        different = [name for name, value in self.identity.items() if written.get(name) != value]
-        if different:
-            raise FileFormatError(
-                f"{path}: this is the checkpoint of another fit, which differs in its {', '.join(different)}: "
-                "give it what it was started with, or start anew without it"
-            )
-        if header["step"] > self.n_steps:
-            raise FileFormatError(f"{path}: {header['step']} steps are done already, and {self.n_steps} were asked for")
-        self.parameters.flat[:] = tensors["parameters"]
-        self._plan.write_parameters(self.parameters)
-        self._plan.write_state(_with_prefix(tensors, "state/"))
-        for index, callback in enumerate(self._callbacks_with_state):
-            callback.write_state(_with_prefix(tensors, f"callback/{index}/"))
-        self._settings = replace(self._settings, first_epoch=header["first_epoch"])
+        saved = load_run(path, self.identity, self.parameters.layout)
+        reached = saved.reached
+        if reached.step > self.n_steps:
+            raise FileFormatError(f"{path}: {reached.step} steps are done already, and {self.n_steps} were asked for")
+        self._plan.write_parameters(reached.parameters)
+        self._plan.write_state(reached.optimizer_state)
+        for callback, state in zip(with_state(self._callbacks), reached.callback_states, strict=True):
+            callback.write_state(state)
+        self._settings = replace(self._settings, first_epoch=saved.first_epoch)
         self.resumed = True
-        epoch_sums = np.array(header["epoch_sums"])
-        self._restore_history(header["history"], header["step"], epoch_sums)
-        self._reached = _Reached(
-            step=header["step"],
-            parameters=self.parameters,
-            optimizer_state=self._plan.read_state(),
-            epoch_sums=epoch_sums,
-            n_entries=self._count_entries(),
-            round_ended=header.get("round_ended", True),  # the first checkpoints had none inside of a round
-            stop_reason=self.history.stop_reason,
-        )
+        self._restore_history(saved.history, reached)
+        self._reached = replace(reached, n_entries=count_entries(self.history))
 
-    def _restore_history(self, recorded: dict[str, Any], step: int, epoch_sums: NDArray[np.float64]) -> None:
+    def _restore_history(self, recorded: dict[str, Any], reached: Reached) -> None:
         this_machine = ("backend_name", "backend_reason", "backend_detail", "device_name")
         for name, value in recorded.items():
             if name not in this_machine:
                 setattr(self.history, name, value)
-        n_epochs, is_within_epoch = divmod(step, self._steps_per_epoch)
+        n_epochs, is_within_epoch = divmod(reached.step, self._steps_per_epoch)
         if is_within_epoch:
             # A fit that ends there has an entry for part of the epoch, and one that was interrupted has none.
             for entries in (self.history.loss, self.history.learning_rate, self.history.accuracy):
                 del entries[n_epochs:]
-            if step == self.n_steps:
-                self._record_epoch(epoch_sums, float(self._rates(step - 1, step)[0]))
-
-    @property
-    def _callbacks_with_state(self) -> list[Callback]:
-        return [callback for callback in self._callbacks if type(callback).read_state is not Callback.read_state]
+            if reached.step == self.n_steps:
+                self._record_epoch(reached.epoch_sums, float(self._rates(reached.step - 1, reached.step)[0]))
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What a run must share with a checkpoint to go on from it, as JSON gives it back."""
-        network = asdict(self._spec.network)
-        return {
-            "network": {name: list(value) if isinstance(value, tuple) else value for name, value in network.items()},
-            "optimizer": optimizer_to_dict(self._spec.optimizer),
-            "batch_size": self._spec.batch_size,
-            "n_steps": self.n_steps if isinstance(self._spec.optimizer.learning_rate, CosineDecay) else None,
-            "seed": self._settings.seed,
-            "shuffle": self._settings.shuffle,
-            "data": _data_digest(self._dataset),
-            "callbacks": [type(callback).__name__ for callback in self._callbacks_with_state],
-        }
+        return identify(self._spec, self._dataset, self._settings, self._callbacks)
 
 
 def _add_in_order(sums: NDArray[np.float64], summands: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -459,18 +371,3 @@ def _add_in_order(sums: NDArray[np.float64], summands: NDArray[np.float64]) -> N
     How many steps a call has depends on the clock, and ``np.sum`` and ``@`` group what they add by how much there is.
     """
     return np.add.accumulate(np.vstack([sums, summands]))[-1]
-
-
-def _with_prefix(tensors: dict[str, NDArray], prefix: str) -> dict[str, NDArray]:
-    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
-
-
-def _data_digest(dataset: Dataset) -> str:
-    x = dataset.x
-    arrays = [x.data, x.indices, x.indptr] if is_sparse(x) else [x]
-    arrays += [dataset.targets, *([] if dataset.sample_weight is None else [dataset.sample_weight])]
-    digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

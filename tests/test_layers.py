@@ -22,7 +22,7 @@ LAYERS = [
     ["backends.array_plan", "backends.array_engine"],
     ["backends.array_backend", "backends.numba_backend", "backends.cupy_backend"],
     ["backends.registry"],
-    ["history", "persistence", "run_settings", "callbacks", "training", "network"],
+    ["history", "persistence", "run_settings", "callbacks", "checkpoints", "training", "network"],
     ["datasets", "plotting", "workloads", "testing", "recipes", "sklearn"],
     ["benchmarking.machine", "benchmarking.peers", "benchmarking"],
     ["cli", "accel"],
