@@ -151,10 +151,12 @@ def check_that_an_interrupt_arrives_after_the_run():
     """All steps are made then, and the plan and the helpers can be used further."""
     problem = make_problem(SHAPES["wide"], 4000, optimizer=Adam())
     plans = [problem.plan(NumbaBackend(n_threads=N_WORKERS)) for _ in range(2)]
+    for plan in plans:
+        plan.run(np.full(10, 0.01))  # which may load kernels, or compile them
     start = time.perf_counter()
     for plan in plans:
-        plan.run(np.full(20, 0.01))
-    rates = np.full(int(20 / (time.perf_counter() - start)) + 100, 0.001)
+        plan.run(np.full(10, 0.01))
+    rates = np.full(int(20 / (time.perf_counter() - start)) + 100, 0.001)  # for a second or more
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         plans[0].run(rates)

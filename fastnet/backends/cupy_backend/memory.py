@@ -18,13 +18,15 @@ import numpy as np
 from fastnet.backends.cupy_backend.batch_shapes import MAX_SLICES
 from fastnet.backends.cupy_backend.halves import HalvesLayout, holds_bytes
 from fastnet.backends.cupy_backend.narrow_layout import smallest_layout
-from fastnet.backends.cupy_backend.uploads import SLICE_BYTES
 from fastnet.data import Dataset, is_sparse
 from fastnet.parameters import ParameterLayout
 from fastnet.reference import initial_state
 from fastnet.spec import TrainingSpec
 
-__all__ = ["Needs", "Reckon", "describe_needs", "estimate_needs", "remedies"]
+__all__ = ["SLICE_BYTES", "Needs", "Reckon", "describe_needs", "estimate_needs", "remedies"]
+
+# Uploaded at a time, see uploads.py.
+SLICE_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)

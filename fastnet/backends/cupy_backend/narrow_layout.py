@@ -17,7 +17,7 @@ from fastnet.backends.cupy_backend.functions import (
     optimizer_name,
     task_name,
 )
-from fastnet.backends.cupy_backend.narrow_scales import RANGE_MACROS
+from fastnet.backends.cupy_backend.narrow_range import RANGE_MACROS
 from fastnet.spec import NetworkSpec, TrainingSpec
 
 __all__ = ["MAX_HIDDEN", "MAX_OUTPUTS", "NarrowLayout", "choose_layout", "macros", "smallest_layout"]

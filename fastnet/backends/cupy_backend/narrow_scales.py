@@ -8,7 +8,9 @@ from typing import Any
 import cupy
 import numpy as np
 
-__all__ = ["RANGE_MACROS", "Scales"]
+from fastnet.backends.cupy_backend.narrow_range import LARGEST, LARGEST_EXPONENT, SMALLEST
+
+__all__ = ["Scales"]
 
 Array = Any
 
@@ -16,21 +18,9 @@ Array = Any
 _WEIGHT_EXPONENT = 8
 _DELTA_EXPONENT = 10
 
-# The range of the largest number. Halves go up to 65504. Pieces are exact to 2^-25, which is 2^-23 of the smallest.
-_LARGEST = 60000.0
-_SMALLEST = 0.25
-
 # After the largest number has left its range it is brought to between 2^11 and 2^12, from where it may grow 14-fold or
-# become 2^13 times smaller. Where a larger scale than this would be needed, numbers stay small: float32 is at its end.
+# become 2^13 times smaller.
 _EXPONENT_OF_LARGEST = 12
-_LARGEST_EXPONENT = 100
-
-# What ``narrow_update.cu`` is compiled with.
-RANGE_MACROS: dict[str, object] = {
-    "LARGEST_IN_RANGE": f"{_LARGEST}f",
-    "SMALLEST_IN_RANGE": f"{_SMALLEST}f",
-    "LARGEST_SCALE": f"{2.0**_LARGEST_EXPONENT}f",
-}
 
 
 class Scales:
@@ -73,9 +63,9 @@ class Scales:
 
 def _leaves_range(largest: float, exponent: int) -> bool:
     """As ``leaves_range`` of ``narrow_update.cu`` has it."""
-    is_too_small = 0 < largest < _SMALLEST and exponent < _LARGEST_EXPONENT
-    return _LARGEST < largest < math.inf or is_too_small
+    is_too_small = 0 < largest < SMALLEST and exponent < LARGEST_EXPONENT
+    return LARGEST < largest < math.inf or is_too_small
 
 
 def _adapted(exponent: int, largest: float) -> int:
-    return min(exponent + _EXPONENT_OF_LARGEST - math.frexp(largest)[1], _LARGEST_EXPONENT)
+    return min(exponent + _EXPONENT_OF_LARGEST - math.frexp(largest)[1], LARGEST_EXPONENT)

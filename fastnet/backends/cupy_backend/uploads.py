@@ -13,11 +13,11 @@ from typing import Any
 import cupy
 from numpy.typing import NDArray
 
-__all__ = ["SLICE_BYTES", "upload", "upload_into"]
+from fastnet.backends.cupy_backend.memory import SLICE_BYTES
+
+__all__ = ["upload", "upload_into"]
 
 Array = Any
-
-SLICE_BYTES = 1 << 26
 
 
 def upload(array: Array) -> Array:
