@@ -157,6 +157,7 @@ def check_that_an_interrupt_arrives_after_the_run():
     for plan in plans:
         plan.run(np.full(10, 0.01))
     rates = np.full(int(20 / (time.perf_counter() - start)) + 100, 0.001)  # for a second or more
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored where tests run in the background
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         plans[0].run(rates)
