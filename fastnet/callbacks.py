@@ -50,7 +50,7 @@ class Callback:
         """Called when Ctrl-C ends the fit, before :meth:`on_end`; `run` is where its last step has brought it."""
 
     def on_end(self, run: TrainingRun) -> None:
-        """Called once at the end, also after an interrupt; ``run.parameters`` may be replaced."""
+        """Called once at the end, also after an interrupt; what is written to ``run.parameters.flat`` is kept."""
 
     def read_state(self) -> dict[str, NDArray]:
         """What a checkpoint must keep for a resumed run to go on as this one would have."""

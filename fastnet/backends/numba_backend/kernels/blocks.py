@@ -251,10 +251,7 @@ def sum_of_rows(context, block):
     single = Block(block.dtype, 1)
 
     def generate(context, builder, signature, arguments):
-        rows = _rows(builder, block, arguments[0])
-        while len(rows) > 1:
-            rows = [builder.fadd(x, y) for x, y in zip(rows[::2], rows[1::2], strict=True)]
-        return _as_block(builder, single, rows)
+        return _sums_in_pairs(builder, block, single, arguments[0])
 
     return single(block), generate
 
@@ -265,10 +262,7 @@ def sums_of_terms(context, block, terms):
     sums = Block(block.dtype, block.rows // terms.rows)
 
     def generate(context, builder, signature, arguments):
-        rows = _rows(builder, block, arguments[0])
-        while len(rows) > sums.rows:
-            rows = [builder.fadd(x, y) for x, y in zip(rows[::2], rows[1::2], strict=True)]
-        return _as_block(builder, sums, rows)
+        return _sums_in_pairs(builder, block, sums, arguments[0])
 
     return sums(block, terms), generate
 
@@ -302,6 +296,14 @@ def sum_of_lanes(context, single):
         return builder.extract_element(vector, _INT_32(0))
 
     return single.dtype(single), generate
+
+
+def _sums_in_pairs(builder, block, sums, value):
+    """A block like `sums`, each of whose rows is the sum of as many rows of a value of type `block`."""
+    rows = _rows(builder, block, value)
+    while len(rows) > sums.rows:
+        rows = [builder.fadd(x, y) for x, y in zip(rows[::2], rows[1::2], strict=True)]
+    return _as_block(builder, sums, rows)
 
 
 def _pair_sums(builder, block, x, y):
