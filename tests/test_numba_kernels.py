@@ -32,10 +32,10 @@ def activate(name, z):
 
 
 def outputs_of(output, logits):
-    """p (C, S), and the rows (2, S) that losses go on from."""
-    p, rows = np.empty_like(logits), np.empty_like(logits[:2])
-    run(heads.OUTPUTS[output], logits, p, rows)
-    return p, rows
+    """p (C, S), and what losses go on from: rows (2, S) and d (C, S)."""
+    p, rows, d = np.empty_like(logits), np.empty_like(logits[:2]), np.empty_like(logits)
+    run(heads.OUTPUTS[output], logits, p, rows, d)
+    return p, rows, d
 
 
 def pre_activations(dtype):
@@ -103,9 +103,9 @@ def test_head(output, loss, largest, dtype):
     expected_losses, expected_d = reference.HEAD_FUNCTIONS[output, loss](
         exact, labels if (output, loss) == ("softmax", "cross_entropy") else targets.T.astype(np.float64), xp=XP
     )
-    p, rows = outputs_of(output, logits)
+    p, rows, d = outputs_of(output, logits)
     assert_elements_close(p.T, reference.OUTPUT_FUNCTIONS[output](exact, xp=XP), dtype, factor)
-    d, losses = np.empty_like(logits), np.empty(70, dtype)
+    losses = np.empty(70, dtype)
     run(heads.HEADS[output, loss], logits, p, labels, targets, rows, d, losses)
     assert_elements_close(losses, expected_losses, dtype, factor)
     assert_elements_close(d.T, expected_d, dtype, factor)
@@ -114,8 +114,8 @@ def test_head(output, loss, largest, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gamma_does_not_overflow_where_outputs_do(dtype):
     logits, targets = np.full((2, 16), 1e4, dtype), np.full((2, 16), 2, dtype)
-    p, rows = outputs_of("exp", logits)
-    d, losses = np.empty_like(logits), np.empty(16, dtype)
+    p, rows, d = outputs_of("exp", logits)
+    losses = np.empty(16, dtype)
     run(heads.HEADS["exp", "gamma"], logits, p, np.zeros(16, np.int32), targets, rows, d, losses)
     assert np.isinf(p).all()
     np.testing.assert_allclose(losses, 2 * (1e4 - np.log(2) - 1), rtol=1e-6)
@@ -132,7 +132,7 @@ def test_slope_of_the_absolute_error_is_a_sign_and_keeps_nan(dtype):
 
 
 def count(task, output, logits, labels, targets, n_rows, *, by_labels):
-    p, _ = outputs_of(output, logits)
+    p, _, _ = outputs_of(output, logits)
     n_correct = np.array([100])
     predicted = np.full(logits.shape[1], -1, np.int32)
     native = heads.COUNTS[task, by_labels]
@@ -196,7 +196,7 @@ _ROW, _TABLE, _LABELS = np.zeros(3, np.float32), np.zeros((2, 3), np.float32), n
 ARGUMENTS_OF_ALL = (
     [(native, (_ROW,)) for native in activations.ACTIVATE.values()]
     + [(native, (_ROW, _ROW)) for native in activations.BACKWARD.values()]
-    + [(native, (_TABLE,) * 3) for native in heads.OUTPUTS.values()]
+    + [(native, (_TABLE,) * 4) for native in heads.OUTPUTS.values()]
     + [(native, (_TABLE, _TABLE, _LABELS, _TABLE, _TABLE, _TABLE, _ROW)) for native in heads.HEADS.values()]
     + [(heads.weigh, (_TABLE, _ROW, np.float32(0)))]
 )

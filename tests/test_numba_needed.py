@@ -37,9 +37,10 @@ def name_of(key):
 
 
 UPRIGHT = {"multiply", "dot_with_panels", "row_sums", "panel_sums"}
-ACROSS = {"multiply", "dots_of_rows", "row_sums"}
+ACROSS = {"combine_rows", "dots_of_rows", "row_sums"}
 SPARSE = {"sparse_product_float32_uint16", "sparse_product_backward_float32_uint16"}
 SORTING = {"sort_by_columns_float32_uint16"}
+LOADING = {"load_targets", "load_labels", "equal_weights"}
 PATHS = UPRIGHT | ACROSS | SPARSE | SORTING | {"load_rows", "load_columns"}
 
 

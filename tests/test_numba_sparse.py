@@ -13,6 +13,7 @@ from fastnet.backends.numba_backend.buffers import code_samples, read_only
 from fastnet.backends.numba_backend.kernels.sparse import sparse_kernels
 from fastnet.backends.numba_backend.layout import TERMS, lanes_of_dtype
 from fastnet.backends.numba_backend.packing import bound_tiles, pack_rows, pack_tiles, transpose_tiles
+from fastnet.data import Dataset
 from fastnet.spec import NetworkSpec
 from fastnet.testing import assert_close
 
@@ -148,15 +149,23 @@ def test_packed_tiles_hold_the_samples(kind, n_groups, tile_rows):
         np.testing.assert_array_equal(unpacked_tile(tiles.values, tiles.rows, starts, len(part)), part)
 
 
-def test_transposed_tiles_hold_the_samples_and_zeros():
-    x, bounds = np.random.default_rng(0).integers(0, 256, (500, 3)).astype(np.uint8), bound_tiles(500, 3, 128)
-    slots = transpose_tiles(x, bounds, 128, 64, np.dtype(np.float32))
-    assert slots.dtype == np.float32
-    for part, slot in zip(np.split(x, bounds.begins[1:-1]), slots, strict=True):
-        size = -(-len(part) // 64) * 64
-        columns = slot[: 3 * size].reshape(3, size)
-        np.testing.assert_array_equal(columns[:, : len(part)], part.T)
-        assert not columns[:, len(part) :].any()
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_transposed_tiles_hold_the_samples_and_zeros(labelled, weighted):
+    random, bounds = np.random.default_rng(0), bound_tiles(500, 3, 128)
+    x = random.integers(1, 256, (500, 3)).astype(np.uint8)
+    targets = random.integers(1, 9, 500).astype(np.int32) if labelled else random.random((500, 2), np.float32)
+    weights = random.random(500, np.float32) if weighted else None
+    tiles = transpose_tiles(Dataset(x, targets, weights), bounds, 128, 64, np.dtype(np.float32))
+    assert tiles.samples.dtype == tiles.weights.dtype == np.float32
+    assert tiles.targets.dtype == targets.dtype
+    expected = x, targets.reshape(500, -1), np.ones((500, 1)) if weights is None else weights[:, None]
+    for slots, rows in zip(tiles, expected, strict=True):
+        for part, slot in zip(np.split(rows, bounds.begins[1:-1]), slots, strict=True):
+            size = -(-len(part) // 64) * 64
+            columns = slot[: rows.shape[1] * size].reshape(-1, size)
+            np.testing.assert_array_equal(columns[:, : len(part)], part.T)
+            assert not columns[:, len(part) :].any()
 
 
 def records_of(x, dtype):

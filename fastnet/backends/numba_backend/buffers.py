@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fastnet.backends.numba_backend.kinds import ActivationKind, NetworkKind
 from fastnet.backends.numba_backend.layout import CACHE_LINE, MemoryLayout
 from fastnet.backends.numba_backend.native import native_functions
-from fastnet.backends.numba_backend.packing import PackedRows, PackedTiles
+from fastnet.backends.numba_backend.packing import PackedRows, PackedTiles, TileColumns
 from fastnet.backends.numba_backend.partition import count_chunks, count_panel_items
 from fastnet.backends.numba_backend.records import (
     ADAM,
@@ -114,15 +114,15 @@ def code_samples(
     sample_weight: NDArray | None = None,
     first_tiles: NDArray | None = None,
     packed_tiles: PackedTiles | None = None,
-    tile_columns: NDArray | None = None,
+    tile_columns: TileColumns | None = None,
 ) -> Samples:
     """The record of samples (N, D), and of what belongs to them, as far as given.
 
     What has the right dtype is not copied.
     """
     dtype = network.numpy_dtype
-    labels = targets if targets is not None and network.takes_labels else ()
-    matrix = targets if targets is not None and not network.takes_labels else np.empty((0, network.n_outputs))
+    labels, matrix = _by_kind(network, targets)
+    tile_labels, tile_targets = _by_kind(network, tile_columns.targets if tile_columns else None)
     of_bytes = packed is None and x.dtype == np.uint8
     return Samples(
         network.n_features,
@@ -132,7 +132,10 @@ def code_samples(
         packed_columns=_raw(packed.columns if packed else _NO_BYTES),
         row_starts=read_only(packed.row_starts if packed else (), np.int64),
         first_tiles=read_only(() if first_tiles is None else first_tiles, np.int64),
-        tile_columns=read_only(np.empty((0, 0)) if tile_columns is None else tile_columns, dtype),
+        tile_columns=read_only(tile_columns.samples if tile_columns else (), dtype),
+        tile_labels=read_only(tile_labels, np.int32),
+        tile_targets=read_only(tile_targets, dtype),
+        tile_weights=read_only(tile_columns.weights if tile_columns else (), dtype),
         tile_values=_raw(packed_tiles.values if packed_tiles else _NO_BYTES),
         tile_rows=_raw(packed_tiles.rows if packed_tiles else _NO_BYTES),
         tile_starts=read_only(packed_tiles.starts if packed_tiles else np.empty((0, 0)), np.int64),
@@ -140,6 +143,12 @@ def code_samples(
         targets=read_only(matrix, dtype).reshape(-1),
         weights=read_only(() if sample_weight is None else sample_weight, dtype),
     )
+
+
+def _by_kind(network: NetworkSpec, targets: NDArray | None) -> tuple[Any, Any]:
+    """Targets that are labels, and others; an empty sequence for what there is none of."""
+    given: Any = () if targets is None else targets
+    return (given, ()) if network.takes_labels else ((), given)
 
 
 def read_only(array: Any, dtype: Any) -> NDArray:

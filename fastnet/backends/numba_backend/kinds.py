@@ -94,7 +94,7 @@ class NetworkKind:
     across: bool
     is_single: bool  # has one layer
     clears: bool  # clears what fills up the last vector of some layer
-    copies: bool  # dense samples do not lie as they are needed
+    copies: bool  # dense samples do not lie as they are needed, nor, across, what is wanted of them
     packed: tuple[np.dtype, np.dtype] | None  # of values and columns
     training: TrainingKind | None  # none for predictions
 

@@ -22,12 +22,13 @@ from fastnet.backends.numba_backend.layout import TERMS
 from fastnet.backends.numba_backend.native import native_functions
 from fastnet.backends.numba_backend.partition import share_start
 from fastnet.backends.numba_backend.records import RowPacking, TilePacking, as_record
-from fastnet.data import is_sparse
+from fastnet.data import Dataset, is_sparse
 
 __all__ = [
     "PackedRows",
     "PackedTiles",
     "TileBounds",
+    "TileColumns",
     "bound_tiles",
     "pack_rows",
     "pack_tiles",
@@ -68,6 +69,17 @@ class PackedTiles(NamedTuple):
     values: NDArray  # (M,) like those of the rows
     rows: NDArray  # (M,) uint8, within the tile
     starts: NDArray  # (T, D + 1) int64
+
+
+class TileColumns(NamedTuple):
+    """Dense samples across, with what is wanted of them, in slots of as many rows as a tile has at most.
+
+    What fills up S is zero.
+    """
+
+    samples: NDArray  # (T, tile_rows * D), each (D, S)
+    targets: NDArray  # (T, tile_rows * C), each (C, S), or labels (T, tile_rows) int32
+    weights: NDArray  # (T, tile_rows)
 
 
 def pack_rows(x: Any, dtype: np.dtype) -> PackedRows | None:
@@ -177,11 +189,21 @@ def pack_tiles(packed: PackedRows, n_features: int, bounds: TileBounds) -> Packe
     return tiles
 
 
-def transpose_tiles(x: NDArray, bounds: TileBounds, tile_rows: int, row_multiple: int, dtype: np.dtype) -> NDArray:
-    """Each tile of dense x (N, D) as (D, S), in a slot of ``tile_rows * D`` numbers; what fills up S is zero."""
-    n_features = x.shape[1]
-    slots = np.zeros((len(bounds.begins) - 1, tile_rows * n_features), dtype)
-    for slot, begin, end in zip(slots, bounds.begins, bounds.begins[1:], strict=False):
-        size = -(-(end - begin) // row_multiple) * row_multiple
-        slot[: size * n_features].reshape(n_features, size)[:, : end - begin] = x[begin:end].T
-    return slots
+def transpose_tiles(
+    dataset: Dataset, bounds: TileBounds, tile_rows: int, row_multiple: int, dtype: np.dtype
+) -> TileColumns:
+    """The tiles of dense samples."""
+
+    def transpose(rows: NDArray, dtype: np.dtype) -> NDArray:
+        n_columns = rows[0].size
+        slots = np.zeros((len(bounds.begins) - 1, tile_rows * n_columns), dtype)
+        for slot, begin, end in zip(slots, bounds.begins, bounds.begins[1:], strict=False):
+            size = -(-(end - begin) // row_multiple) * row_multiple
+            columns = slot[: size * n_columns].reshape(n_columns, size)
+            columns[:, : end - begin] = rows[begin:end].reshape(-1, n_columns).T
+        return slots
+
+    weights = np.ones(dataset.n_samples, dtype) if dataset.sample_weight is None else dataset.sample_weight
+    return TileColumns(
+        transpose(dataset.x, dtype), transpose(dataset.targets, dataset.targets.dtype), transpose(weights, dtype)
+    )

@@ -104,7 +104,7 @@ class NumbaPlan:
                 return code()
             tiles = pack_tiles(packed, self._n_features, bounds)
             return code(first_tiles=bounds.first_tiles, packed_tiles=tiles)
-        columns = transpose_tiles(dataset.x, bounds, tile_rows, self._layout.row_multiple, self._dtype)
+        columns = transpose_tiles(dataset, bounds, tile_rows, self._layout.row_multiple, self._dtype)
         return code(first_tiles=bounds.first_tiles, tile_columns=columns)
 
     @property

@@ -122,7 +122,7 @@ KERNELS_DTYPE = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "multiply", "dot_with_panels", "dots_of_rows", "row_sums", "panel_sums",
+            "multiply", "dot_with_panels", "row_sums", "panel_sums", "combine_rows", "dots_of_rows",
             "sparse_product", "sparse_product_backward", "sort_by_columns",
             "load_rows", "load_columns", "load_targets", "load_weights",
             "transpose_weight", "transpose_to_columns", "transpose_to_panels", "clear_filling",
@@ -161,9 +161,12 @@ class Samples(NamedTuple):
     packed_columns: NDArray  # (M * itemsize,) uint8, whatever the dtype
     row_starts: NDArray  # (N + 1,) int64; empty for dense samples
     # Where the tiles are always the same samples, what depends on them alone is laid out for each: the non-zeros by
-    # columns, or dense samples across.
+    # columns, or dense samples across, with what is wanted of them.
     first_tiles: NDArray  # (G,) int64, of each group
     tile_columns: NDArray  # (T, tile_rows * D), each (D, S)
+    tile_labels: NDArray  # (T, tile_rows) int32
+    tile_targets: NDArray  # (T, tile_rows * C), each (C, S)
+    tile_weights: NDArray  # (T, tile_rows)
     tile_values: NDArray  # (M * itemsize,) uint8, whatever the dtype
     tile_rows: NDArray  # (M,) uint8, within the tile
     tile_starts: NDArray  # (T, D + 1) int64

@@ -20,7 +20,7 @@ from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, ker
 from fastnet.backends.numba_backend.kernels.elementary import exp_of_nonpositive, tanh
 from fastnet.reference import LEAKY_SLOPE
 
-__all__ = ["ACTIVATE", "BACKWARD", "sigmoid"]
+__all__ = ["ACTIVATE", "BACKWARD", "sigmoid", "sigmoid_of"]
 
 _SQRT_HALF = math.sqrt(0.5)
 _DENSITY_AT_ZERO = math.sqrt(0.5 / math.pi)
@@ -28,13 +28,18 @@ _DENSITY_AT_ZERO = math.sqrt(0.5 / math.pi)
 
 @kernel
 def sigmoid(z):
-    """``1 / (1 + exp(-z))``, without overflow on either side, to 2 units in the last place (2.5 in float64)."""
-    zero, one = type(z)(0), type(z)(1)
-    e = exp_of_nonpositive(-abs(z))
-    total = one + e
-    lost = e - (total - one)  # by rounding the sum
-    p = (one if z >= zero else e) / total
-    return p - p * (lost * (p if z >= zero else one - p))  # the last factor is one over the sum, nearly enough
+    """``1 / (1 + exp(-z))``, without overflow on either side, to 2 units in the last place."""
+    return sigmoid_of(z, exp_of_nonpositive(-abs(z)))
+
+
+@kernel
+def sigmoid_of(z, e):
+    """The same, given ``e = exp(-|z|)``."""
+    one = type(z)(1)
+    numerator, reciprocal = one if z >= type(z)(0) else e, one / (one + e)
+    p = numerator * reciprocal
+    missing = numerator - p - p * e  # of ``numerator - p * (1 + e)``, the difference is exact
+    return p + missing * reciprocal
 
 
 @NativeFunction

@@ -35,13 +35,13 @@ __all__ = [
     "lanes_of",
     "load",
     "multiply_add",
+    "number_of",
     "prefetch",
     "splat",
     "spread",
     "spread_run",
     "square_of_zeros",
     "store",
-    "sum_of_lanes",
     "sum_of_rows",
     "sums_of_terms",
     "zeros",
@@ -268,34 +268,32 @@ def sums_of_terms(context, block, terms):
 
 
 @intrinsic
-def lane_sums(context, square):
-    """A block of one row, whose number r is the sum of row r of a square."""
-    single = Block(square.dtype, 1)
+def lane_sums(context, block):
+    """A block of one row, whose number r is the sum of row r; the number of rows is a power of two up to w."""
+    single = Block(block.dtype, 1)
 
     def generate(context, builder, signature, arguments):
-        rows = _rows(builder, square, arguments[0])
-        # Every round halves both the number of vectors and what is left to add of each row: a vector then holds the
-        # partial sums of two neighbours, one after the other.
-        while len(rows) > 1:
-            rows = [_pair_sums(builder, square, x, y) for x, y in zip(rows[::2], rows[1::2], strict=True)]
+        rows, n_partial = _rows(builder, block, arguments[0]), block.lanes
+        # Every round halves what is left to add of each row, and the number of vectors as long as there are several: a
+        # vector then holds the partial sums of two neighbours, one after the other.
+        while n_partial > 1:
+            pairs = zip(rows[::2], rows[1::2], strict=True) if len(rows) > 1 else [(rows[0], rows[0])]
+            rows = [_pair_sums(builder, block, x, y) for x, y in pairs]
+            n_partial //= 2
         return _as_block(builder, single, rows)
 
-    return single(square), generate
+    return single(block), generate
 
 
 @intrinsic
-def sum_of_lanes(context, single):
-    """The sum of the numbers of a block of one row."""
+def number_of(context, single, r):
+    """Number r of a block of one row."""
 
     def generate(context, builder, signature, arguments):
         (vector,) = _rows(builder, single, arguments[0])
-        n_lanes = single.lanes
-        while n_lanes > 1:
-            vector = _pair_sums(builder, single, vector, vector)
-            n_lanes //= 2
-        return builder.extract_element(vector, _INT_32(0))
+        return builder.extract_element(vector, arguments[1])
 
-    return single.dtype(single), generate
+    return single.dtype(single, types.intp), generate
 
 
 def _sums_in_pairs(builder, block, sums, value):

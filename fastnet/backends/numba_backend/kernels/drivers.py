@@ -138,7 +138,9 @@ def predict_share(share, tile, prediction):
         call(kernels.forward, (network, kernels, samples, scratch, order, begin, 0, n_rows, flat, memory))
         p = matrix_of(memory, tile_rows * network.outputs, n_outputs, size)
         rows = matrix_of(memory, tile_rows * network.loss_rows, 2, size)
-        call(kernels.output, (matrix_of(memory, tile_rows * network.logits, n_outputs, size), p, rows))
+        logits = matrix_of(memory, tile_rows * network.logits, n_outputs, size)
+        d = matrix_of(memory, tile_rows * network.d_logits, n_outputs, size)
+        call(kernels.output, (logits, p, rows, d))
         for i in range(n_rows):
             for c in range(n_outputs):
                 outputs[(begin + i) * n_outputs + c] = p[c, i]

@@ -8,9 +8,9 @@
 from __future__ import annotations
 
 from fastnet.backends.numba_backend.kernels.batches import copy_samples
-from fastnet.backends.numba_backend.kernels.blocks import lanes_of, load, multiply_add, sum_of_lanes, zeros
-from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, call, inlined, kernel
+from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, call, inlined
 from fastnet.backends.numba_backend.kernels.partition import share_start, whole_vectors
+from fastnet.backends.numba_backend.kernels.row_products import dot
 from fastnet.backends.numba_backend.kernels.sharing import next_item
 from fastnet.backends.numba_backend.kernels.views import (
     kernels_at,
@@ -37,17 +37,33 @@ from fastnet.backends.numba_backend.kernels.views import (
 __all__ = ["gradient_share"]
 
 
-@kernel
-def weighted_total(losses, weights):
-    """``sum of losses * weights``, both (S,)."""
-    total = zeros(losses, 1)
-    for s in range(0, losses.size, lanes_of(losses)):
-        total = multiply_add(load(total, losses, s, 0), load(total, weights, s, 0), total)
-    return sum_of_lanes(total)
+@inlined
+def wanted_of_tile(network, kernels, samples, order, begin, tile, n_rows, size, memory, tile_rows, label_rows):
+    """Labels (S,) and targets (C, S) of a tile, and weights (S,): where they lie, or copied to its memory."""
+    n_outputs, start = network.n_outputs, tile_rows * network.loss_rows
+    if samples.tile_columns_size:
+        labels, slot = labels_at(samples.tile_labels, samples.tile_labels_size), tile * tile_rows
+        targets = numbers_at(memory, samples.tile_targets, samples.tile_targets_size)
+        weights = numbers_at(memory, samples.tile_weights, samples.tile_weights_size)
+        return (
+            part_of(labels, slot, size),
+            matrix_of(targets, slot * n_outputs, n_outputs, size),
+            part_of(weights, slot, size),
+        )
+    labels, weights = part_of(label_rows, 0, size), part_of(memory, start + 3 * size, size)
+    targets = matrix_of(memory, start + 4 * size, n_outputs, size)
+    given_labels = labels_at(samples.labels, samples.labels_size)
+    given_targets = numbers_at(memory, samples.targets, samples.targets_size)
+    given_weights = numbers_at(memory, samples.weights, samples.weights_size)
+    call(kernels.load_targets, (given_labels, given_targets, order, begin, n_rows, labels, targets))
+    call(kernels.load_weights, (given_weights, order, begin, n_rows, weights))
+    return labels, targets, weights
 
 
 @inlined
-def head_of_tile(network, kernels, samples, order, begin, n_rows, scale, memory, tile_rows, label_rows, n_correct):
+def head_of_tile(
+    network, kernels, samples, order, begin, tile, n_rows, scale, memory, tile_rows, label_rows, n_correct
+):
     """Loss in nats of a tile (float64, not yet scaled); adds to ``n_correct[0]``.
 
     d_logits (C, S) becomes the gradient of ``scale * sum_i w_i loss_i``.
@@ -58,21 +74,16 @@ def head_of_tile(network, kernels, samples, order, begin, n_rows, scale, memory,
     d = matrix_of(memory, tile_rows * network.d_logits, n_outputs, size)
     start = tile_rows * network.loss_rows
     rows = matrix_of(memory, start, 2, size)
-    losses, weights = part_of(memory, start + 2 * size, size), part_of(memory, start + 3 * size, size)
-    targets = matrix_of(memory, start + 4 * size, n_outputs, size)
-    labels, predicted = part_of(label_rows, 0, size), part_of(label_rows, tile_rows, size)
-
-    given_labels = labels_at(samples.labels, samples.labels_size)
-    given_targets = numbers_at(memory, samples.targets, samples.targets_size)
-    given_weights = numbers_at(memory, samples.weights, samples.weights_size)
-    call(kernels.load_targets, (given_labels, given_targets, order, begin, n_rows, labels, targets))
-    call(kernels.load_weights, (given_weights, order, begin, n_rows, weights))
-    call(kernels.output, (logits, p, rows))
+    losses, predicted = part_of(memory, start + 2 * size, size), part_of(label_rows, tile_rows, size)
+    labels, targets, weights = wanted_of_tile(
+        network, kernels, samples, order, begin, tile, n_rows, size, memory, tile_rows, label_rows
+    )
+    call(kernels.output, (logits, p, rows, d))
     call(kernels.head, (logits, p, labels, targets, rows, d, losses))
     call(kernels.count, (logits, p, labels, targets, predicted, n_rows, n_correct))
     factor = memory.dtype.type(scale)
     call(kernels.weigh, (d, weights, factor))
-    return weighted_total(losses, weights)
+    return dot(losses, weights, size)
 
 
 @inlined
@@ -127,8 +138,8 @@ def gradient_share(share, item, training):
                     (network, kernels, samples, scratch, order, first, tile_number, n_rows, flat, memory),
                 )
                 loss += head_of_tile(
-                    network, kernels, samples, order, first, n_rows, step.scale, memory, tile_rows, label_rows,
-                    n_correct,
+                    network, kernels, samples, order, first, tile_number, n_rows, step.scale, memory, tile_rows,
+                    label_rows, n_correct,
                 )  # fmt: skip
                 call(kernels.backward, (
                     network, kernels, samples, scratch, place, order, first, tile_number, n_rows,

@@ -6,7 +6,8 @@ Samples lie along the rows of all arrays, so that every loop over them becomes v
 
 # Legend: C outputs, S samples of a tile in whole vectors, of which those beyond the tile's last one count for nothing.
 # logits, p, d (C, S): logits, outputs, and gradients of the losses with respect to the logits, not yet weighted.
-# targets (C, S), labels (S,), losses (S,). rows (2, S): of softmax, the largest logit and the sum of exponentials.
+# targets (C, S), labels (S,), losses (S,). What losses find when they begin: of softmax the largest logit and the sum
+# of exponentials in rows (2, S), of sigmoid ``exp(-|z|)`` in d.
 # Constants take the type of what they meet, as in activations.py.
 
 # Kernels get their types from Numba:
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import math
 
-from fastnet.backends.numba_backend.kernels.activations import sigmoid
+from fastnet.backends.numba_backend.kernels.activations import sigmoid_of
 from fastnet.backends.numba_backend.kernels.compiling import NativeFunction
 from fastnet.backends.numba_backend.kernels.elementary import exp_of_nonpositive, log_of_normal, log_of_one_plus
 
@@ -25,7 +26,7 @@ __all__ = ["COUNTS", "HEADS", "OUTPUTS", "weigh"]
 
 
 @NativeFunction
-def softmax_output(logits, p, rows):
+def softmax_output(logits, p, rows, d):
     """``exp(z) / sum of exp(z)``, both divided by that of the largest logit, so that neither overflows."""
     n_outputs, size = logits.shape
     largest, total = rows[0], rows[1]
@@ -46,15 +47,17 @@ def softmax_output(logits, p, rows):
 
 
 @NativeFunction
-def sigmoid_output(logits, p, rows):
+def sigmoid_output(logits, p, rows, d):
     """``1 / (1 + exp(-z))``."""
     for c in range(logits.shape[0]):
         for s in range(logits.shape[1]):
-            p[c, s] = sigmoid(logits[c, s])
+            z = logits[c, s]
+            e = exp_of_nonpositive(-abs(z))
+            p[c, s], d[c, s] = sigmoid_of(z, e), e
 
 
 @NativeFunction
-def identity_output(logits, p, rows):
+def identity_output(logits, p, rows, d):
     """Z."""
     for c in range(logits.shape[0]):
         for s in range(logits.shape[1]):
@@ -62,7 +65,7 @@ def identity_output(logits, p, rows):
 
 
 @NativeFunction
-def exp_output(logits, p, rows):
+def exp_output(logits, p, rows, d):
     """``exp(z)``."""
     for c in range(logits.shape[0]):
         for s in range(logits.shape[1]):
@@ -95,7 +98,7 @@ def sigmoid_cross_entropy(logits, p, labels, targets, rows, d, losses):
     for c in range(logits.shape[0]):
         for s in range(logits.shape[1]):
             z, y = logits[c, s], targets[c, s]
-            losses[s] += max(z, zero) - z * y + log_of_one_plus(exp_of_nonpositive(-abs(z)))
+            losses[s] += max(z, zero) - z * y + log_of_one_plus(d[c, s])
             d[c, s] = p[c, s] - y
 
 

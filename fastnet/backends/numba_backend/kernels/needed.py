@@ -21,11 +21,10 @@ from fastnet.backends.numba_backend.kernels.products import (
     Left,
     Panels,
     dot_with_panels,
-    dots_of_rows,
     multiply,
     panel_sums,
-    row_sums,
 )
+from fastnet.backends.numba_backend.kernels.row_products import Factors, Rows, combine_rows, dots_of_rows, row_sums
 from fastnet.backends.numba_backend.kernels.sharing import Share, dismiss, help_others, lead
 from fastnet.backends.numba_backend.kernels.sparse import sparse_kernels
 from fastnet.backends.numba_backend.kernels.updates import adam_update, sgd_update, update_share
@@ -108,6 +107,7 @@ _WHOLE, _WHOLE_OUT = read_only((), np.int64), np.empty(0, np.int64)
 _RAW, _RAW_OUT = read_only((), np.uint8), np.empty(0, np.uint8)
 _GIVEN_LABELS, _LABELS = read_only((), np.int32), np.empty(0, np.int32)
 _LEFT, _PANELS, _SHARE = Left(0, 0, 0, 0, 0, 0), Panels(0, 0, 0), Share(0, 0, 0, 0, 0)
+_FACTORS, _ROWS = Factors(0, 0, 0, 0, 0), Rows(0, 0, 0)
 
 
 def _of_network(kind: NetworkKind) -> list[NeededFunction]:
@@ -149,7 +149,7 @@ def _drivers(kind: NetworkKind) -> list[NeededFunction]:
 def _of_tiles(kind: NetworkKind) -> list[NeededFunction]:
     """What is done with the samples and outputs of a tile."""
     numbers, out, table = _numbers(kind.dtype)
-    needed = [NeededFunction("output", OUTPUTS[kind.output], (table, table, table))]
+    needed = [NeededFunction("output", OUTPUTS[kind.output], (table,) * 4)]
     if kind.copies and kind.across:
         needed.append(NeededFunction("load_columns", copies.load_columns, (numbers, _RAW, _WHOLE, 0, 0, 0, 0, out)))
     elif kind.copies:
@@ -170,20 +170,23 @@ def _of_training(kind: NetworkKind) -> list[NeededFunction]:
     load_weights = copies.load_weights if training.is_weighted else copies.equal_weights
     head, count = HEADS[kind.output, training.loss], COUNTS[training.task, training.takes_labels]
     update = sgd_update if training.is_sgd else adam_update
-    needed = [
-        NeededFunction("load_targets", load_targets, (_GIVEN_LABELS, numbers, _WHOLE, 0, 0, _LABELS, table)),
-        NeededFunction("load_weights", load_weights, (numbers, _WHOLE, 0, 0, out)),
+    needed = []
+    if kind.copies or not kind.across:
+        columns = _GIVEN_LABELS, numbers, _WHOLE, 0, 0, _LABELS, table
+        needed.append(NeededFunction("load_targets", load_targets, columns))
+        needed.append(NeededFunction("load_weights", load_weights, (numbers, _WHOLE, 0, 0, out)))
+    needed += [
         NeededFunction("head", head, (table, table, _LABELS, table, table, table, out)),
         NeededFunction("weigh", weigh, (table, out, kind.dtype.type(0))),
         NeededFunction("count", count, (table, table, _LABELS, table, _LABELS, 0, _WHOLE_OUT)),
     ]
     if kind.across:
-        rows = numbers, 0, 0, numbers, 0, 0, 0, 0, out, 0, False
+        rows = numbers, _ROWS, numbers, _ROWS, 0, out, 0, False
         needed.append(NeededFunction("dots_of_rows", dots_of_rows, rows))
     else:
         needed.append(NeededFunction("panel_sums", panel_sums, (numbers, _PANELS, 0, 0, out, 0, False)))
     if kind.across or not kind.is_single:
-        needed.append(NeededFunction("row_sums", row_sums, (numbers, 0, 0, 0, 0, out, 0, False)))
+        needed.append(NeededFunction("row_sums", row_sums, (numbers, 0, 0, 0, out, 0, False)))
     else:
         transpose = copies.transpose_to_panels
         needed.append(NeededFunction("transpose_to_panels", transpose, (out, 0, 0, 0, 0, 0, 0)))
@@ -209,8 +212,12 @@ def _products(kind: NetworkKind) -> list[NeededFunction]:
         if kind.training and kind.training.sorts:
             sort = sparse.sort_by_columns
             needed.append(NeededFunction("sort_by_columns", sort, (*rows, _WHOLE_OUT, _RAW_OUT, _RAW_OUT)))
-    product = numbers, _LEFT, numbers, _PANELS, out, _PANELS, 0, 0, 0.0, numbers, _PANELS, 0
-    needed.append(NeededFunction("multiply", multiply, product))
+    if kind.across:
+        combination = numbers, _FACTORS, numbers, 0, 0.0, False, out, 0, 0, 0
+        needed.append(NeededFunction("combine_rows", combine_rows, combination))
+    else:
+        product = numbers, _LEFT, numbers, _PANELS, out, _PANELS, 0, 0, 0.0, numbers, _PANELS, False
+        needed.append(NeededFunction("multiply", multiply, product))
     return needed
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from fastnet.backends.numba_backend.kernels.batches import batch_of_step, copied_batch
 from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, call, inlined
 from fastnet.backends.numba_backend.kernels.partition import count_chunks, count_panel_items, share_start
-from fastnet.backends.numba_backend.kernels.products import ADD_NOTHING, ADD_VECTORS, Left, Panels
+from fastnet.backends.numba_backend.kernels.products import Left, Panels
 from fastnet.backends.numba_backend.kernels.sharing import next_item
 from fastnet.backends.numba_backend.kernels.updates import add_groups, update_part
 from fastnet.backends.numba_backend.kernels.views import (
@@ -80,10 +80,9 @@ def add_gradients(network, kernels, samples, scratch, step, memories, gradient, 
         else:
             batch, out = copied_batch(scratch, step.number, gradient), Panels(weight, lanes, n_features * lanes)
             x = Left((first - step.begin) * n_features, 1, n_features, n_rows, 0, 1)
-            mode = ADD_VECTORS if group else ADD_NOTHING
             call(
                 kernels.multiply,
-                (batch, x, memory, d_z, gradient, out, n_features, n_panels, 1.0, gradient, out, mode),
+                (batch, x, memory, d_z, gradient, out, n_features, n_panels, 1.0, gradient, out, group > 0),
             )
         call(kernels.panel_sums, (memory, d_z, n_rows, n_panels, gradient, bias, group > 0))
 
@@ -129,7 +128,7 @@ def multiply_next(network, kernels, samples, scratch, run, number, flat, memorie
             call(kernels.multiply, (
                 copied_batch(scratch, number, flat), x, flat, Panels(weight, lanes, n_features * lanes),
                 memory, Panels(z, lanes, n_rows * lanes), n_rows, n_panels,
-                network.input_scale, flat, Panels(bias, 0, lanes), ADD_VECTORS,
+                network.input_scale, flat, Panels(bias, 0, lanes), True,
             ))  # fmt: skip
 
 

@@ -24,7 +24,6 @@ from fastnet.backends.numba_backend.kernels.blocks import (
     spread,
     square_of_zeros,
     store,
-    sum_of_lanes,
     sum_of_rows,
     zeros,
 )
@@ -32,21 +31,12 @@ from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, blo
 from fastnet.backends.numba_backend.layout import TERMS
 
 __all__ = [
-    "ADD_NOTHING",
-    "ADD_NUMBERS",
-    "ADD_VECTORS",
     "Left",
     "Panels",
     "dot_with_panels",
-    "dots_of_rows",
     "multiply",
     "panel_sums",
-    "row_sums",
 ]
-
-# What is added to a product: nothing; a vector to each row of a panel, such as what is there already, or the biases of
-# the panel's columns; a number to each row, such as its bias.
-ADD_NOTHING, ADD_VECTORS, ADD_NUMBERS = range(3)
 
 # Rows of a block at the end of a matrix, or, for single rows, panels: a divisor of ROWS.
 FEW_ROWS = 4
@@ -75,7 +65,7 @@ class Panels(NamedTuple):
 
 
 @block_kernel
-def multiply_rows(total, a, left, row, b, right, out, result, panel, scale, c, added, mode):
+def multiply_rows(total, a, left, row, b, right, out, result, panel, scale, c, added, adds):
     """The product for as many rows of one panel as `total` has, from `row` on."""
     single = zeros(out, 1)
     b_at = right.start + panel * right.panel_stride
@@ -86,15 +76,13 @@ def multiply_rows(total, a, left, row, b, right, out, result, panel, scale, c, a
             at += left.stride
             b_at += right.row_stride
     factor, c_at = splat(total, scale), added.start + row * added.row_stride + panel * added.panel_stride
-    if mode == ADD_VECTORS:
+    if adds:
         total = multiply_add(total, factor, load(total, c, c_at, added.row_stride))
-    elif mode == ADD_NUMBERS:
-        total = multiply_add(total, factor, spread(total, c, c_at, added.row_stride))
     store(out, result.start + row * result.row_stride + panel * result.panel_stride, result.row_stride, total)
 
 
 @block_kernel
-def multiply_row(total, a, left, row, b, right, out, result, panel, scale, c, added, mode):
+def multiply_row(total, a, left, row, b, right, out, result, panel, scale, c, added, adds):
     """The product for one row of as many panels as `total` has rows, from `panel` on."""
     single = zeros(out, 1)
     b_at = right.start + panel * right.panel_stride
@@ -105,40 +93,38 @@ def multiply_row(total, a, left, row, b, right, out, result, panel, scale, c, ad
             at += left.stride
             b_at += right.row_stride
     factor, c_at = splat(total, scale), added.start + row * added.row_stride + panel * added.panel_stride
-    if mode == ADD_VECTORS:
+    if adds:
         total = multiply_add(total, factor, load(total, c, c_at, added.panel_stride))
-    elif mode == ADD_NUMBERS:
-        total = multiply_add(total, factor, spread(total, c, c_at, 0))
     store(out, result.start + row * result.row_stride + panel * result.panel_stride, result.panel_stride, total)
 
 
 @NativeFunction
-def multiply(a, left, b, right, out, result, n_rows, n_panels, scale, c, added, mode):
+def multiply(a, left, b, right, out, result, n_rows, n_panels, scale, c, added, adds):
     """``out = scale * (a @ b) + c``, for `n_rows` rows of `a`, and `n_panels` panels of `b` and of `out`.
 
-    Of `c`, `added` says where its vectors lie (ADD_VECTORS), or its numbers (ADD_NUMBERS). With ADD_NOTHING, neither
-    `c` nor `scale` is read.
+    Of `c`, `added` says where its vectors lie: what is there already, say, or the biases of the panel's columns. Unless
+    it `adds`, neither `c` nor `scale` is read, and ``out = a @ b``.
     """
     scale = out.dtype.type(scale)
     n_whole, n_wide = n_rows - n_rows % ROWS, n_panels - n_panels % ROWS
     for panel in range(n_panels):
         for row in range(0, n_whole, ROWS):
-            multiply_rows(zeros(out, ROWS), a, left, row, b, right, out, result, panel, scale, c, added, mode)
+            multiply_rows(zeros(out, ROWS), a, left, row, b, right, out, result, panel, scale, c, added, adds)
     # The last rows do not fill a block: some go together with as many panels as do, the others in smaller blocks.
     for row in range(n_whole, n_rows):
         for panel in range(0, n_wide, ROWS):
-            multiply_row(zeros(out, ROWS), a, left, row, b, right, out, result, panel, scale, c, added, mode)
+            multiply_row(zeros(out, ROWS), a, left, row, b, right, out, result, panel, scale, c, added, adds)
     n_fours = n_rows - n_rows % FEW_ROWS
     for panel in range(n_wide, n_panels):
         for row in range(n_whole, n_fours, FEW_ROWS):
-            multiply_rows(zeros(out, FEW_ROWS), a, left, row, b, right, out, result, panel, scale, c, added, mode)
+            multiply_rows(zeros(out, FEW_ROWS), a, left, row, b, right, out, result, panel, scale, c, added, adds)
     for row in range(n_fours, n_rows):
         panel = n_wide
         while panel + FEW_ROWS <= n_panels:
-            multiply_row(zeros(out, FEW_ROWS), a, left, row, b, right, out, result, panel, scale, c, added, mode)
+            multiply_row(zeros(out, FEW_ROWS), a, left, row, b, right, out, result, panel, scale, c, added, adds)
             panel += FEW_ROWS
         while panel < n_panels:
-            multiply_row(zeros(out, 1), a, left, row, b, right, out, result, panel, scale, c, added, mode)
+            multiply_row(zeros(out, 1), a, left, row, b, right, out, result, panel, scale, c, added, adds)
             panel += 1
 
 
@@ -158,38 +144,6 @@ def dot_with_panels(h, panels, n_panels, weight, weight_start, bias_start, n_out
                 total = multiply_add(load(total, h, at, lanes), one, total)
             sums = lane_sums(total)
             store(out, out_start + j * size + row, 0, add(sums, splat(sums, weight[bias_start + j])))
-
-
-@NativeFunction
-def dots_of_rows(a, a_start, n_a, b, b_start, n_b, size, lanes, out, out_start, adds):
-    """``out = a @ b.T``, added to what is there if `adds`: a (n_a, size), b (n_b, size), out (n_a, n_b).
-
-    `size` is a multiple of ``TERMS * lanes``.
-    """
-    for i in range(n_a):
-        for j in range(n_b):
-            total = zeros(out, TERMS)
-            for k in range(0, size, TERMS * lanes):
-                row = load(total, a, a_start + i * size + k, lanes)
-                total = multiply_add(row, load(total, b, b_start + j * size + k, lanes), total)
-            at = out_start + i * n_b + j
-            result = sum_of_lanes(sum_of_rows(total))
-            out[at] = out[at] + result if adds else result
-
-
-@NativeFunction
-def row_sums(a, a_start, n_rows, size, lanes, out, out_start, adds):
-    """The sum of each row of a (n_rows, size), added to what is there if `adds`; `size` is a multiple of `lanes`."""
-    for i in range(n_rows):
-        several, single, k = zeros(out, TERMS), zeros(out, 1), a_start + i * size
-        while k + TERMS * lanes <= a_start + (i + 1) * size:
-            several = add(several, load(several, a, k, lanes))
-            k += TERMS * lanes
-        while k < a_start + (i + 1) * size:
-            single = add(single, load(single, a, k, 0))
-            k += lanes
-        result = sum_of_lanes(add(sum_of_rows(several), single))
-        out[out_start + i] = out[out_start + i] + result if adds else result
 
 
 @NativeFunction

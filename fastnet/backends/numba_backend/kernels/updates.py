@@ -14,17 +14,9 @@ from __future__ import annotations
 
 import math
 
-from fastnet.backends.numba_backend.kernels.blocks import (
-    add,
-    lanes_of,
-    load,
-    multiply_add,
-    sum_of_lanes,
-    sum_of_rows,
-    zeros,
-)
 from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, call, inlined, kernel
 from fastnet.backends.numba_backend.kernels.partition import count_chunks, share_start
+from fastnet.backends.numba_backend.kernels.row_products import dot
 from fastnet.backends.numba_backend.kernels.sharing import next_item
 from fastnet.backends.numba_backend.kernels.views import (
     kernels_at,
@@ -38,7 +30,6 @@ from fastnet.backends.numba_backend.kernels.views import (
     step_at,
     sums_at,
 )
-from fastnet.backends.numba_backend.layout import TERMS
 from fastnet.backends.numba_backend.partition import CHUNK
 from fastnet.backends.numba_backend.records import GRADIENT_ONLY, MOMENTUM, PLAIN_SGD
 
@@ -107,24 +98,6 @@ def add_groups(sums, step, begin, gradient):
             gradient[p] += other[p]
 
 
-@kernel
-def sum_of_squares(numbers, size):
-    """The sum of the squares of the first `size` numbers, a multiple of those of a vector.
-
-    Sums of some hundred terms or less are of the dtype of the numbers.
-    """
-    lanes, several, single, p = lanes_of(numbers), zeros(numbers, TERMS), zeros(numbers, 1), 0
-    while p + TERMS * lanes <= size:
-        factors = load(several, numbers, p, lanes)
-        several = multiply_add(factors, factors, several)
-        p += TERMS * lanes
-    while p < size:
-        factor = load(single, numbers, p, 0)
-        single = multiply_add(factor, factor, single)
-        p += lanes
-    return sum_of_lanes(add(sum_of_rows(several), single))
-
-
 @inlined
 def update_part(network, kernels, optimizer, state, step, begin, gradient):
     """Update the parameters from `begin` on; the sum of the groups' gradients becomes that of the objective.
@@ -143,7 +116,7 @@ def update_part(network, kernels, optimizer, state, step, begin, gradient):
         n_decaying = max(min(size, network.n_weights - begin), 0)
         for p in range(n_decaying):
             gradient[p] += l2 * flat[p]
-        squares += sum_of_squares(flat, n_decaying)
+        squares += dot(flat, flat, n_decaying)
     if optimizer.kind != GRADIENT_ONLY:
         n_weights = network.n_weights - begin
         call(kernels.update, (optimizer, step.rate, step.n_updates, n_weights, flat, gradient, first, second))

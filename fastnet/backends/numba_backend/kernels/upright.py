@@ -11,7 +11,7 @@ from __future__ import annotations
 from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, call, inlined
 from fastnet.backends.numba_backend.kernels.copies import clear_end_of_rows
 from fastnet.backends.numba_backend.kernels.partition import whole_vectors
-from fastnet.backends.numba_backend.kernels.products import ADD_NOTHING, ADD_VECTORS, Left, Panels
+from fastnet.backends.numba_backend.kernels.products import Left, Panels
 from fastnet.backends.numba_backend.kernels.tiles import activate, activation_backward
 from fastnet.backends.numba_backend.kernels.views import (
     bytes_at,
@@ -47,7 +47,7 @@ def first_product(network, layers, kernels, samples, order, begin, n_rows, flat,
             x = Left(begin * n_features, n_features, 1, n_features, 0, 1)
             call(
                 kernels.multiply,
-                (numbers, x, flat, weight, memory, z, n_rows, n_panels, scale, flat, bias, ADD_VECTORS),
+                (numbers, x, flat, weight, memory, z, n_rows, n_panels, scale, flat, bias, True),
             )
         else:
             source = bytes_at(samples.bytes, samples.bytes_size)
@@ -55,7 +55,7 @@ def first_product(network, layers, kernels, samples, order, begin, n_rows, flat,
             x = Left(0, n_features, 1, n_features, 0, 1)
             call(
                 kernels.multiply,
-                (memory, x, flat, weight, memory, z, n_rows, n_panels, scale, flat, bias, ADD_VECTORS),
+                (memory, x, flat, weight, memory, z, n_rows, n_panels, scale, flat, bias, True),
             )
 
 
@@ -77,7 +77,7 @@ def forward_upright(network, kernels, samples, scratch, order, begin, _tile, n_r
             z, bias = Panels(h, lanes, n_rows * lanes), Panels(layer.bias, 0, lanes)
             call(
                 kernels.multiply,
-                (memory, left, flat, weight, memory, z, n_rows, n_panels, 1.0, flat, bias, ADD_VECTORS),
+                (memory, left, flat, weight, memory, z, n_rows, n_panels, 1.0, flat, bias, True),
             )
         if i < n_layers - 1:
             activate(layer, memory, tile_rows, n_rows * layer.width)
@@ -104,12 +104,12 @@ def last_layer_backward(network, layers, kernels, n_rows, size, flat, memory, ti
     weight = Panels(layer.weight, lanes, n_outputs * lanes)
     call(kernels.multiply, (
         memory, Left(d, size, 1, n_rows, 0, 1), memory, Panels(tile_rows * below.h, lanes, n_rows * lanes),
-        gradient, weight, n_outputs, n_panels, 1.0, gradient, weight, ADD_VECTORS if adds else ADD_NOTHING,
+        gradient, weight, n_outputs, n_panels, 1.0, gradient, weight, adds,
     ))  # fmt: skip
-    call(kernels.row_sums, (memory, d, n_outputs, size, lanes, gradient, layer.bias, adds))
+    call(kernels.row_sums, (memory, d, n_outputs, size, gradient, layer.bias, adds))
     call(kernels.multiply, (
         memory, Left(d, 1, size, n_outputs, 0, 1), flat, weight,
-        memory, Panels(tile_rows * below.d, lanes, n_rows * lanes), n_rows, n_panels, 1.0, flat, weight, ADD_NOTHING,
+        memory, Panels(tile_rows * below.d, lanes, n_rows * lanes), n_rows, n_panels, 1.0, flat, weight, False,
     ))  # fmt: skip
     activation_backward(below, memory, tile_rows, n_rows * below.width)
 
@@ -126,13 +126,13 @@ def hidden_layer_backward(network, layers, kernels, i, n_rows, flat, memory, til
         call(kernels.multiply, (
             memory, left, memory, Panels(d, lanes, panel),
             gradient, weight, min(lanes, layer.fan_in - k * lanes), n_panels,
-            1.0, gradient, weight, ADD_VECTORS if adds else ADD_NOTHING,
+            1.0, gradient, weight, adds,
         ))  # fmt: skip
     call(kernels.panel_sums, (memory, Panels(d, lanes, panel), n_rows, n_panels, gradient, layer.bias, adds))
     call(kernels.multiply, (
         memory, Left(d, lanes, 1, lanes, panel, n_panels),
         transposed, Panels(layer.transposed, lanes, layer.width * lanes),
-        memory, Panels(d_below, lanes, panel), n_rows, n_panels_below, 1.0, flat, Panels(0, 0, 0), ADD_NOTHING,
+        memory, Panels(d_below, lanes, panel), n_rows, n_panels_below, 1.0, flat, Panels(0, 0, 0), False,
     ))  # fmt: skip
     activation_backward(below, memory, tile_rows, n_rows * below.width)
 
@@ -175,18 +175,17 @@ def first_layer_backward(
             ))  # fmt: skip
     else:
         weight, d_z = Panels(layer.weight, lanes, n_features * lanes), Panels(d, lanes, n_rows * lanes)
-        mode = ADD_VECTORS if adds else ADD_NOTHING
         if samples.numbers_size and not order.size:
             x = Left(begin * n_features, 1, n_features, n_rows, 0, 1)
             call(
                 kernels.multiply,
-                (numbers, x, memory, d_z, gradient, weight, n_features, n_panels, 1.0, gradient, weight, mode),
+                (numbers, x, memory, d_z, gradient, weight, n_features, n_panels, 1.0, gradient, weight, adds),
             )
         else:
             x = Left(0, 1, n_features, n_rows, 0, 1)
             call(
                 kernels.multiply,
-                (memory, x, memory, d_z, gradient, weight, n_features, n_panels, 1.0, gradient, weight, mode),
+                (memory, x, memory, d_z, gradient, weight, n_features, n_panels, 1.0, gradient, weight, adds),
             )
     call(kernels.panel_sums, (memory, Panels(d, lanes, n_rows * lanes), n_rows, n_panels, gradient, layer.bias, adds))
 
