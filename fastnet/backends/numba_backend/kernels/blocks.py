@@ -24,11 +24,12 @@ from numba import extending, types
 from numba.core import cgutils
 from numba.extending import models, register_model
 
-from fastnet.backends.numba_backend.layout import VECTOR_BYTES
+from fastnet.backends.numba_backend.layout import TERMS, VECTOR_BYTES
 
 __all__ = [
     "ROWS",
     "add",
+    "combine",
     "gather",
     "intrinsic",
     "lane_sums",
@@ -44,6 +45,7 @@ __all__ = [
     "store",
     "sum_of_rows",
     "sums_of_terms",
+    "transpose",
     "zeros",
 ]
 
@@ -234,13 +236,11 @@ def multiply_add(context, a, b, c):
     """``a * b + c``, rounded once; `b` may have one row for all rows of the others."""
 
     def generate(context, builder, signature, arguments):
-        name = f"llvm.fma.v{a.lanes}f{a.dtype.bitwidth}"
-        kind = ir.FunctionType(a.vector, [a.vector] * 3)
-        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        fused = _multiply_add(builder, a)
         factors, others, terms = (_rows(builder, *pair) for pair in zip((a, b, c), arguments, strict=True))
         others *= a.rows // b.rows
         rows = zip(factors, others, terms, strict=True)
-        return _as_block(builder, a, [builder.call(function, row) for row in rows])
+        return _as_block(builder, a, [builder.call(fused, row) for row in rows])
 
     return a(a, b, c), generate
 
@@ -251,7 +251,7 @@ def sum_of_rows(context, block):
     single = Block(block.dtype, 1)
 
     def generate(context, builder, signature, arguments):
-        return _sums_in_pairs(builder, block, single, arguments[0])
+        return _as_block(builder, single, _in_pairs(builder, _rows(builder, block, arguments[0]), single.rows))
 
     return single(block), generate
 
@@ -262,7 +262,7 @@ def sums_of_terms(context, block, terms):
     sums = Block(block.dtype, block.rows // terms.rows)
 
     def generate(context, builder, signature, arguments):
-        return _sums_in_pairs(builder, block, sums, arguments[0])
+        return _as_block(builder, sums, _in_pairs(builder, _rows(builder, block, arguments[0]), sums.rows))
 
     return sums(block, terms), generate
 
@@ -286,6 +286,43 @@ def lane_sums(context, block):
 
 
 @intrinsic
+def transpose(context, square):
+    """The square with rows and columns exchanged."""
+
+    def generate(context, builder, signature, arguments):
+        rows, half = _rows(builder, square, arguments[0]), square.rows // 2
+        orders = [
+            [i // 2 + square.lanes * (i % 2) + first for i in range(square.lanes)] for first in (0, square.lanes // 2)
+        ]
+        # Each round interleaves every row with the one half the square further on; after as many as a number of a row
+        # takes bits, each has come to its place.
+        for _ in range(half.bit_length()):
+            pairs = zip(rows[:half], rows[half:], strict=True)
+            rows = [_shuffle(builder, square, x, y, order) for x, y in pairs for order in orders]
+        return _as_block(builder, square, rows)
+
+    return square(square), generate
+
+
+@intrinsic
+def combine(context, block, array, start):
+    """A block of one row: the sum of the rows, row r times ``array[start + r]``."""
+    single = Block(block.dtype, 1)
+
+    def generate(context, builder, signature, arguments):
+        _, values, index = arguments
+        fused = _multiply_add(builder, block)
+        totals = [ir.Constant(block.vector, None)] * TERMS
+        for r, row in enumerate(_rows(builder, block, arguments[0])):
+            place = builder.add(index, index.type(r))
+            factor = _splat(builder, block, builder.load(_pointer(context, builder, array, values, place)))
+            totals[r % TERMS] = builder.call(fused, (row, factor, totals[r % TERMS]))
+        return _as_block(builder, single, _in_pairs(builder, totals, 1))
+
+    return single(block, array, types.intp), generate
+
+
+@intrinsic
 def number_of(context, single, r):
     """Number r of a block of one row."""
 
@@ -296,21 +333,28 @@ def number_of(context, single, r):
     return single.dtype(single, types.intp), generate
 
 
-def _sums_in_pairs(builder, block, sums, value):
-    """A block like `sums`, each of whose rows is the sum of as many rows of a value of type `block`."""
-    rows = _rows(builder, block, value)
-    while len(rows) > sums.rows:
-        rows = [builder.fadd(x, y) for x, y in zip(rows[::2], rows[1::2], strict=True)]
-    return _as_block(builder, sums, rows)
+def _multiply_add(builder, block):
+    """LLVM's function for the vectors of a block."""
+    name, kind = f"llvm.fma.v{block.lanes}f{block.dtype.bitwidth}", ir.FunctionType(block.vector, [block.vector] * 3)
+    return cgutils.get_or_insert_function(builder.module, kind, name)
+
+
+def _in_pairs(builder, vectors, n_sums):
+    """Neighbours are added up until there are `n_sums` of them."""
+    while len(vectors) > n_sums:
+        vectors = [builder.fadd(x, y) for x, y in zip(vectors[::2], vectors[1::2], strict=True)]
+    return vectors
 
 
 def _pair_sums(builder, block, x, y):
     """The sums of neighbours in x, and then those in y."""
-    even, odd = (
-        ir.Constant(ir.VectorType(_INT_32, block.lanes), [_INT_32(i) for i in range(first, 2 * block.lanes, 2)])
-        for first in (0, 1)
-    )
-    return builder.fadd(builder.shuffle_vector(x, y, even), builder.shuffle_vector(x, y, odd))
+    even, odd = (_shuffle(builder, block, x, y, range(first, 2 * block.lanes, 2)) for first in (0, 1))
+    return builder.fadd(even, odd)
+
+
+def _shuffle(builder, block, x, y, order):
+    """The numbers of x, and then those of y, at the places of `order`."""
+    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_INT_32, block.lanes), [_INT_32(i) for i in order]))
 
 
 def _indices(builder, start, stride, count):

@@ -41,9 +41,12 @@ def softmax_output(logits, p, rows, d):
             e = exp_of_nonpositive(logits[c, s] - largest[s])
             p[c, s] = e
             total[s] += e
+    reciprocal = d[0]
+    for s in range(size):
+        reciprocal[s] = logits.dtype.type(1) / total[s]
     for c in range(n_outputs):
         for s in range(size):
-            p[c, s] /= total[s]
+            p[c, s] *= reciprocal[s]
 
 
 @NativeFunction

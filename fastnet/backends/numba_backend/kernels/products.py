@@ -17,7 +17,7 @@ from typing import NamedTuple
 from fastnet.backends.numba_backend.kernels.blocks import (
     ROWS,
     add,
-    lane_sums,
+    combine,
     load,
     multiply_add,
     splat,
@@ -25,6 +25,7 @@ from fastnet.backends.numba_backend.kernels.blocks import (
     square_of_zeros,
     store,
     sum_of_rows,
+    transpose,
     zeros,
 )
 from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, block_kernel
@@ -130,20 +131,17 @@ def multiply(a, left, b, right, out, result, n_rows, n_panels, scale, c, added, 
 
 @NativeFunction
 def dot_with_panels(h, panels, n_panels, weight, weight_start, bias_start, n_outputs, out, out_start, size):
-    """``out = weight @ h.T + bias``: h has `size` rows in panels, the weight `n_outputs`; out is (n_outputs, size).
-
-    Sums go along the vectors, which are added up for w rows of `h` at once.
-    """
+    """``out = weight @ h.T + bias``: h has `size` rows in panels, the weight `n_outputs`; out is (n_outputs, size)."""
     lanes = panels.row_stride
-    for j in range(n_outputs):
-        for row in range(0, size, lanes):
-            total = square_of_zeros(out)
-            for panel in range(n_panels):
-                at = panels.start + panel * panels.panel_stride + row * lanes
-                one = load(zeros(out, 1), weight, weight_start + (panel * n_outputs + j) * lanes, 0)
-                total = multiply_add(load(total, h, at, lanes), one, total)
-            sums = lane_sums(total)
-            store(out, out_start + j * size + row, 0, add(sums, splat(sums, weight[bias_start + j])))
+    for row in range(0, size, lanes):
+        for panel in range(n_panels):
+            at = panels.start + panel * panels.panel_stride + row * lanes
+            columns = transpose(load(square_of_zeros(out), h, at, lanes))
+            for j in range(n_outputs):
+                place = out_start + j * size + row
+                sums = combine(columns, weight, weight_start + (panel * n_outputs + j) * lanes)
+                before = load(sums, out, place, 0) if panel else splat(sums, weight[bias_start + j])
+                store(out, place, 0, add(sums, before))
 
 
 @NativeFunction
