@@ -55,11 +55,11 @@ def samples_in(form, x):
     return csr_array(x) if form == "csr" else x
 
 
-def make(widths, form, dtype, batch_size=None):
+def make(widths, form, dtype, batch_size=None, n_samples=N_SAMPLES):
     layer_sizes = WIDTHS[widths]
     scale = 0.02 if form in ("bytes", "packed bytes") else 0.7
     problem = make_problem(
-        layer_sizes, N_SAMPLES, weighted=True, l2=0.01, optimizer=SGD(momentum=0.9), batch_size=batch_size,
+        layer_sizes, n_samples, weighted=True, l2=0.01, optimizer=SGD(momentum=0.9), batch_size=batch_size,
         dtype=dtype, input_scale=scale,
     )  # fmt: skip
     network = replace(problem.spec.network, activations=MIXED[: len(layer_sizes) - 2])
@@ -109,6 +109,19 @@ def test_every_path_trains_as_the_reference_does(widths, form, dtype, batch_size
         assert_close(metrics.loss, exact.loss, dtype=dtype, longest_reduction=N_SAMPLES * 36)
         np.testing.assert_array_equal(metrics.n_correct, exact.n_correct)
     assert_parameters_close(actual.read_parameters(), expected.read_parameters(), dtype, N_SAMPLES * 36)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_every_path_trains_in_many_tiles(widths, form, monkeypatch):
+    """All full but for the last, which is short, and more in some groups than in others."""
+    divide(monkeypatch, 5, 64)
+    n_samples = 140 * 64 - 25
+    problem = make(widths, form, "float32", n_samples=n_samples)
+    actual, expected = problem.plan(NumbaBackend(n_threads=2)), oracle(problem).plan(NumpyBackend())
+    (loss, gradients), (exact_loss, exact_gradients) = actual.loss_and_gradients(), expected.loss_and_gradients()
+    assert_close(loss, exact_loss, dtype="float32", longest_reduction=n_samples)
+    assert_parameters_close(gradients, exact_gradients, "float32", n_samples)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

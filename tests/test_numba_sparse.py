@@ -130,13 +130,20 @@ def test_no_samples_are_not_packed():
 
 
 @pytest.mark.parametrize(("n_groups", "tile_rows"), [(1, 512), (1, 256), (3, 64), (7, 128)])
-def test_tiles_follow_one_another_within_their_groups(n_groups, tile_rows):
+def test_few_tiles_are_equal_and_divide_evenly_among_groups(n_groups, tile_rows):
     bounds = bound_tiles(500, n_groups, tile_rows)
-    heights = np.diff(bounds.begins)
-    assert bounds.begins[[0, -1]].tolist() == [0, 500]
-    assert heights.min() > 0
+    heights = np.diff(bounds)
+    assert bounds[[0, -1]].tolist() == [0, 500]
+    assert heights.max() - heights.min() <= 1
     assert heights.max() <= tile_rows
-    assert bounds.begins[bounds.first_tiles].tolist() == [group * 500 // n_groups for group in range(n_groups)]
+    assert len(heights) % n_groups == 0
+
+
+@pytest.mark.parametrize("n_rows", [128 * 64, 128 * 64 + 1, 129 * 64])
+def test_many_tiles_are_full_but_for_the_last(n_rows):
+    heights = np.diff(bound_tiles(n_rows, 5, 64))
+    assert heights.sum() == n_rows
+    assert (heights[:-1] == 64).all()
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float32"])
@@ -144,7 +151,7 @@ def test_tiles_follow_one_another_within_their_groups(n_groups, tile_rows):
 def test_packed_tiles_hold_the_samples(kind, n_groups, tile_rows):
     x, bounds = draw(500, 13, kind), bound_tiles(500, n_groups, tile_rows)
     tiles = pack_tiles(pack_rows(x, x.dtype), 13, bounds)
-    parts = np.split(x, bounds.begins[1:-1])
+    parts = np.split(x, bounds[1:-1])
     for part, starts in zip(parts, tiles.starts, strict=True):
         np.testing.assert_array_equal(unpacked_tile(tiles.values, tiles.rows, starts, len(part)), part)
 
@@ -161,7 +168,7 @@ def test_transposed_tiles_hold_the_samples_and_zeros(labelled, weighted):
     assert tiles.targets.dtype == targets.dtype
     expected = x, targets.reshape(500, -1), np.ones((500, 1)) if weights is None else weights[:, None]
     for slots, rows in zip(tiles, expected, strict=True):
-        for part, slot in zip(np.split(rows, bounds.begins[1:-1]), slots, strict=True):
+        for part, slot in zip(np.split(rows, bounds[1:-1]), slots, strict=True):
             size = -(-len(part) // 64) * 64
             columns = slot[: rows.shape[1] * size].reshape(-1, size)
             np.testing.assert_array_equal(columns[:, : len(part)], part.T)

@@ -112,7 +112,6 @@ def code_samples(
     *,
     targets: NDArray | None = None,
     sample_weight: NDArray | None = None,
-    first_tiles: NDArray | None = None,
     packed_tiles: PackedTiles | None = None,
     tile_columns: TileColumns | None = None,
 ) -> Samples:
@@ -131,7 +130,6 @@ def code_samples(
         packed_values=_raw(packed.values if packed else _NO_BYTES),
         packed_columns=_raw(packed.columns if packed else _NO_BYTES),
         row_starts=read_only(packed.row_starts if packed else (), np.int64),
-        first_tiles=read_only(() if first_tiles is None else first_tiles, np.int64),
         tile_columns=read_only(tile_columns.samples if tile_columns else (), dtype),
         tile_labels=read_only(tile_labels, np.int32),
         tile_targets=read_only(tile_targets, dtype),

@@ -127,7 +127,7 @@ def kind_of(
             spec.task,
             network.takes_labels,
             is_weighted=bool(samples.weights.size),
-            sorts=bool(packed) and not samples.first_tiles.size,
+            sorts=bool(packed) and not samples.tile_starts.size,
             by_panels=by_panels,
             transposes=bool(layout.n_transposed),
             is_sgd=isinstance(spec.optimizer, SGD),

@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 from fastnet.backends.numba_backend.kinds import AnyKind, DensePackingKind, SparsePackingKind, TilePackingKind
 from fastnet.backends.numba_backend.layout import TERMS
 from fastnet.backends.numba_backend.native import native_functions
-from fastnet.backends.numba_backend.partition import share_start
+from fastnet.backends.numba_backend.partition import count_tiles, tile_start
 from fastnet.backends.numba_backend.records import RowPacking, TilePacking, as_record
 from fastnet.data import Dataset, is_sparse
 
 __all__ = [
     "PackedRows",
     "PackedTiles",
-    "TileBounds",
     "TileColumns",
     "bound_tiles",
     "pack_rows",
@@ -151,37 +150,25 @@ def _starts_of_rows(counts: NDArray) -> NDArray[np.int64]:
     return row_starts
 
 
-class TileBounds(NamedTuple):
-    """The tiles that ``gradients.py`` cuts a full batch into."""
-
-    begins: NDArray  # (T + 1,) int64, rows
-    first_tiles: NDArray  # (G,) int64, of each group
-
-
-def bound_tiles(n_samples: int, n_groups: int, tile_rows: int) -> TileBounds:
-    """The tiles of each group of a full batch."""
-    begins: list[int] = []
-    first_tiles: list[int] = []
-    for group in range(n_groups):
-        begin, end = (share_start(group + part, n_groups, 0, n_samples) for part in (0, 1))
-        n_tiles = -(-(end - begin) // tile_rows)
-        first_tiles.append(len(begins))
-        begins += [share_start(tile, n_tiles, begin, end) for tile in range(n_tiles)]
-    return TileBounds(np.array([*begins, n_samples], np.int64), np.array(first_tiles, np.int64))
+def bound_tiles(n_samples: int, n_groups: int, tile_rows: int) -> NDArray[np.int64]:
+    """Where each of the T tiles of a full batch begins, and the last one ends."""
+    n_tiles = count_tiles(n_samples, n_groups, tile_rows)
+    places = (tile_start(tile, n_tiles, tile_rows, 0, n_samples) for tile in range(n_tiles + 1))
+    return np.fromiter(places, np.int64)
 
 
-def pay_off_as_tiles(packed: PackedRows, n_features: int, bounds: TileBounds) -> bool:
+def pay_off_as_tiles(packed: PackedRows, n_features: int, bounds: NDArray[np.int64]) -> bool:
     """Whether tiles need little memory: where there are more columns than non-zeros, most of it says where none are."""
-    n_tiles = len(bounds.begins) - 1
+    n_tiles = len(bounds) - 1
     return n_tiles * (n_features + 1) * 8 <= max(packed.values.nbytes + packed.columns.nbytes, _BYTES_OF_STARTS)
 
 
-def pack_tiles(packed: PackedRows, n_features: int, bounds: TileBounds) -> PackedTiles:
+def pack_tiles(packed: PackedRows, n_features: int, bounds: NDArray[np.int64]) -> PackedTiles:
     """The non-zeros of each tile by columns."""
     kind = TilePackingKind(packed.values.dtype, packed.columns.dtype)
-    starts = np.empty((len(bounds.begins) - 1, n_features + 1), np.int64)
+    starts = np.empty((len(bounds) - 1, n_features + 1), np.int64)
     values, columns, of_columns = _raw(packed.values), _raw(packed.columns), np.empty(n_features, np.int64)
-    packing = TilePacking(values, columns, packed.row_starts, bounds.begins, of_columns, starts, _NOTHING, _NOTHING)
+    packing = TilePacking(values, columns, packed.row_starts, bounds, of_columns, starts, _NOTHING, _NOTHING)
     _call(kind, "count_columns", packing)
     size = starts[-1, -1]
     tiles = PackedTiles(np.zeros(size, packed.values.dtype), np.zeros(size, np.uint8), starts)
@@ -190,14 +177,14 @@ def pack_tiles(packed: PackedRows, n_features: int, bounds: TileBounds) -> Packe
 
 
 def transpose_tiles(
-    dataset: Dataset, bounds: TileBounds, tile_rows: int, row_multiple: int, dtype: np.dtype
+    dataset: Dataset, bounds: NDArray[np.int64], tile_rows: int, row_multiple: int, dtype: np.dtype
 ) -> TileColumns:
     """The tiles of dense samples."""
 
     def transpose(rows: NDArray, dtype: np.dtype) -> NDArray:
         n_columns = rows[0].size
-        slots = np.zeros((len(bounds.begins) - 1, tile_rows * n_columns), dtype)
-        for slot, begin, end in zip(slots, bounds.begins, bounds.begins[1:], strict=False):
+        slots = np.zeros((len(bounds) - 1, tile_rows * n_columns), dtype)
+        for slot, begin, end in zip(slots, bounds, bounds[1:], strict=False):
             size = -(-(end - begin) // row_multiple) * row_multiple
             columns = slot[: size * n_columns].reshape(n_columns, size)
             columns[:, : end - begin] = rows[begin:end].reshape(-1, n_columns).T

@@ -17,9 +17,11 @@ __all__ = [
     "count_groups",
     "count_panel_items",
     "count_tile_rows",
+    "count_tiles",
     "is_worth_dividing_by_panels",
     "is_worth_sharing",
     "share_start",
+    "tile_start",
     "whole_vectors",
 ]
 
@@ -46,6 +48,11 @@ _FEW_GROUPS, _ROWS_OF_LARGE, _LARGE = 4, 32, 2**17
 
 # Memory for the gradients of all groups together.
 _GROUP_BYTES = 2**28
+
+# So many tiles are full, but for the last: there are fewest of them then, and their rows fill the blocks of products.
+# Some groups have one more than others, which matters where there are less: then all groups have the same number of
+# tiles, and all tiles the same number of rows.
+_FULL_TILES = 128
 
 # Rows of a tile: as few as keep products efficient; more where all layers are so narrow that the tile still fits in a
 # near cache, or so wide that their gradient fits in none, and should not pass too often; and no more than packed
@@ -74,6 +81,19 @@ _ROW_MULTIPLE = 64
 def share_start(part: int, n_parts: int, begin: int, end: int) -> int:
     """Where a part starts if [begin, end) is divided into `n_parts` that are equal or differ by one."""
     return begin + part * (end - begin) // n_parts
+
+
+def count_tiles(n_rows: int, n_groups: int, tile_rows: int) -> int:
+    """Number of tiles that a batch is divided into, of at most `tile_rows` rows. Groups are whole numbers of them."""
+    fewest = -(-n_rows // tile_rows)
+    return fewest if n_rows >= _FULL_TILES * tile_rows else -(-fewest // n_groups) * n_groups
+
+
+def tile_start(tile: int, n_tiles: int, tile_rows: int, begin: int, end: int) -> int:
+    """Where one of the tiles of a batch [begin, end) starts."""
+    if end - begin >= _FULL_TILES * tile_rows:
+        return min(begin + tile * tile_rows, end)
+    return begin + tile * (end - begin) // n_tiles
 
 
 def whole_vectors(n_rows: int, multiple: int) -> int:

@@ -103,9 +103,9 @@ class NumbaPlan:
             if not pay_off_as_tiles(packed, self._n_features, bounds):
                 return code()
             tiles = pack_tiles(packed, self._n_features, bounds)
-            return code(first_tiles=bounds.first_tiles, packed_tiles=tiles)
+            return code(packed_tiles=tiles)
         columns = transpose_tiles(dataset, bounds, tile_rows, self._layout.row_multiple, self._dtype)
-        return code(first_tiles=bounds.first_tiles, tile_columns=columns)
+        return code(tile_columns=columns)
 
     @property
     def _batch_rows(self) -> int:

@@ -162,7 +162,6 @@ class Samples(NamedTuple):
     row_starts: NDArray  # (N + 1,) int64; empty for dense samples
     # Where the tiles are always the same samples, what depends on them alone is laid out for each: the non-zeros by
     # columns, or dense samples across, with what is wanted of them.
-    first_tiles: NDArray  # (G,) int64, of each group
     tile_columns: NDArray  # (T, tile_rows * D), each (D, S)
     tile_labels: NDArray  # (T, tile_rows) int32
     tile_targets: NDArray  # (T, tile_rows * C), each (C, S)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fastnet.backends.numba_backend.kernels.batches import copy_samples
 from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, call, inlined
-from fastnet.backends.numba_backend.kernels.partition import share_start, whole_vectors
+from fastnet.backends.numba_backend.kernels.partition import count_tiles, share_start, tile_start, whole_vectors
 from fastnet.backends.numba_backend.kernels.row_products import dot
 from fastnet.backends.numba_backend.kernels.sharing import next_item
 from fastnet.backends.numba_backend.kernels.views import (
@@ -113,7 +113,7 @@ def gradient_share(share, item, training):
     sums = sums_at(training.sums)
     losses, corrects = own_doubles_at(sums.losses, sums.losses_size), own_wholes_at(sums.n_correct, sums.n_correct_size)
     gradients = own_numbers_at(flat, sums.gradients, sums.gradients_size)
-    first_tiles = wholes_at(samples.first_tiles, samples.first_tiles_size)
+    n_tiles = count_tiles(step.end - step.begin, step.n_groups, tile_rows)
     layers, is_first_group = layers_at(network.layers, network.layers_size), True
     while item >= 0:
         if item < step.n_groups:
@@ -122,28 +122,24 @@ def gradient_share(share, item, training):
             is_first_group = False
             place = item if scratch.by_panels else worker
             memory = row_of(own_numbers_at(flat, scratch.memory, scratch.memory_size), scratch.n_places, place)
-            begin = share_start(item, step.n_groups, step.begin, step.end)
-            end = share_start(item + 1, step.n_groups, step.begin, step.end)
-            first_tile = first_tiles[item] if first_tiles.size else 0
+            first_tile = share_start(item, step.n_groups, 0, n_tiles)
             gradient = row_of(gradients, losses.size, item)
             loss = 0.0
             n_correct[0] = 0
-            n_tiles = -(-(end - begin) // tile_rows)
-            for tile in range(n_tiles):
-                first = share_start(tile, n_tiles, begin, end)
-                n_rows = share_start(tile + 1, n_tiles, begin, end) - first
-                tile_number = first_tile + tile
+            for tile in range(first_tile, share_start(item + 1, step.n_groups, 0, n_tiles)):
+                begin = tile_start(tile, n_tiles, tile_rows, step.begin, step.end)
+                n_rows = tile_start(tile + 1, n_tiles, tile_rows, step.begin, step.end) - begin
                 call(
                     kernels.forward,
-                    (network, kernels, samples, scratch, order, first, tile_number, n_rows, flat, memory),
+                    (network, kernels, samples, scratch, order, begin, tile, n_rows, flat, memory),
                 )
                 loss += head_of_tile(
-                    network, kernels, samples, order, first, tile_number, n_rows, step.scale, memory, tile_rows,
+                    network, kernels, samples, order, begin, tile, n_rows, step.scale, memory, tile_rows,
                     label_rows, n_correct,
                 )  # fmt: skip
                 call(kernels.backward, (
-                    network, kernels, samples, scratch, place, order, first, tile_number, n_rows,
-                    flat, memory, transposed, gradient, tile > 0,
+                    network, kernels, samples, scratch, place, order, begin, tile, n_rows,
+                    flat, memory, transposed, gradient, tile > first_tile,
                 ))  # fmt: skip
             losses[item], corrects[item] = loss, n_correct[0]
         else:

@@ -161,7 +161,7 @@ def first_layer_backward(
     numbers = numbers_at(memory, samples.numbers, samples.numbers_size)
     d, n_panels = tile_rows * layer.d, layer.width // lanes
     if samples.row_starts_size:
-        if samples.first_tiles_size:
+        if samples.tile_starts_size:
             call(kernels.sparse_product_backward, (
                 bytes_at(samples.tile_values, samples.tile_values_size),
                 bytes_at(samples.tile_rows, samples.tile_rows_size),
