@@ -28,16 +28,8 @@ from numpy.typing import NDArray
 
 from fastnet.backends.numba_backend.buffers import aligned_rows, read_only
 from fastnet.backends.numba_backend.kernels import compiling, sparse
-from fastnet.backends.numba_backend.kernels.blocks import (
-    ROWS,
-    lanes_of,
-    load,
-    multiply_add,
-    splat,
-    store,
-    sum_of_rows,
-    zeros,
-)
+from fastnet.backends.numba_backend.kernels.block_sums import multiply_add, sum_of_rows
+from fastnet.backends.numba_backend.kernels.blocks import ROWS, lanes_of, load, splat, store, zeros
 from fastnet.backends.numba_backend.layout import TERMS, lanes_of_dtype
 from fastnet.backends.numba_backend.machine_code import load as load_code
 from fastnet.backends.numba_backend.packing import PackedRows, pack_rows

@@ -24,28 +24,25 @@ from numba import extending, types
 from numba.core import cgutils
 from numba.extending import models, register_model
 
-from fastnet.backends.numba_backend.layout import TERMS, VECTOR_BYTES
+from fastnet.backends.numba_backend.layout import VECTOR_BYTES
 
 __all__ = [
     "ROWS",
-    "add",
-    "combine",
+    "Block",
+    "as_block",
     "gather",
     "intrinsic",
-    "lane_sums",
     "lanes_of",
     "load",
-    "multiply_add",
-    "number_of",
+    "pointer_to",
     "prefetch",
+    "rows_of",
     "splat",
+    "splat_number",
     "spread",
     "spread_run",
     "square_of_zeros",
     "store",
-    "sum_of_rows",
-    "sums_of_terms",
-    "transpose",
     "zeros",
 ]
 
@@ -116,10 +113,10 @@ def load(context, like, array, start, stride):
     def generate(context, builder, signature, arguments):
         _, values, index, step = arguments
         rows = [
-            _load(builder, like, _pointer(context, builder, array, values, at))
+            _load(builder, like, pointer_to(context, builder, array, values, at))
             for at in _indices(builder, index, step, like.rows)
         ]
-        return _as_block(builder, like, rows)
+        return as_block(builder, like, rows)
 
     return like(like, array, types.intp, types.intp), generate
 
@@ -131,7 +128,7 @@ def store(context, array, start, stride, block):
     def generate(context, builder, signature, arguments):
         values, index, step, written = arguments
         for r, at in enumerate(_indices(builder, index, step, block.rows)):
-            pointer = _pointer(context, builder, array, values, at)
+            pointer = pointer_to(context, builder, array, values, at)
             place = builder.bitcast(pointer, block.vector.as_pointer())
             builder.store(builder.extract_value(written, r), place, align=block.dtype.bitwidth // 8)
         return context.get_dummy_value()
@@ -140,22 +137,11 @@ def store(context, array, start, stride, block):
 
 
 @intrinsic
-def add(context, a, b):
-    """``a + b``."""
-
-    def generate(context, builder, signature, arguments):
-        pairs = zip(*(_rows(builder, a, argument) for argument in arguments), strict=True)
-        return _as_block(builder, a, [builder.fadd(x, y) for x, y in pairs])
-
-    return a(a, a), generate
-
-
-@intrinsic
 def splat(context, like, number):
     """A block as large as `like` with `number` everywhere."""
 
     def generate(context, builder, signature, arguments):
-        return _as_block(builder, like, [_splat(builder, like, arguments[1])] * like.rows)
+        return as_block(builder, like, [splat_number(builder, like, arguments[1])] * like.rows)
 
     return like(like, like.dtype), generate
 
@@ -166,8 +152,8 @@ def spread(context, like, array, start, stride):
 
     def generate(context, builder, signature, arguments):
         _, values, index, step = arguments
-        pointers = (_pointer(context, builder, array, values, at) for at in _indices(builder, index, step, like.rows))
-        return _as_block(builder, like, [_splat(builder, like, builder.load(pointer)) for pointer in pointers])
+        pointers = (pointer_to(context, builder, array, values, at) for at in _indices(builder, index, step, like.rows))
+        return as_block(builder, like, [splat_number(builder, like, builder.load(pointer)) for pointer in pointers])
 
     return like(like, array, types.intp, types.intp), generate
 
@@ -180,14 +166,14 @@ def spread_run(context, like, array, start):
         _, values, index = arguments
         number = ir.IntType(8) if array.dtype == types.uint8 else like.number
         place = builder.bitcast(
-            _pointer(context, builder, array, values, index), ir.VectorType(number, like.rows).as_pointer()
+            pointer_to(context, builder, array, values, index), ir.VectorType(number, like.rows).as_pointer()
         )
         run = builder.load(place, align=array.dtype.bitwidth // 8)
         if array.dtype == types.uint8:
             whole = builder.zext(run, ir.VectorType(_INT_32, like.rows))
             run = builder.sitofp(whole, ir.VectorType(like.number, like.rows))
         numbers = (builder.extract_element(run, _INT_32(r)) for r in range(like.rows))
-        return _as_block(builder, like, [_splat(builder, like, value) for value in numbers])
+        return as_block(builder, like, [splat_number(builder, like, value) for value in numbers])
 
     return like(like, array, types.intp), generate
 
@@ -204,14 +190,14 @@ def gather(context, like, array, start, panel_stride, indices, first, terms):
         whole = context.get_value_type(types.intp)
         begins = []
         for at in _indices(builder, index, whole(1), terms.rows):
-            row = builder.zext(builder.load(_pointer(context, builder, indices, index_array, at)), whole)
+            row = builder.zext(builder.load(pointer_to(context, builder, indices, index_array, at)), whole)
             begins.append(builder.add(offset, builder.mul(row, whole(like.lanes))))
         rows = []
         for panel in range(like.rows // terms.rows):
             distance = builder.mul(stride, whole(panel))
             places = [builder.add(begin, distance) for begin in begins] if panel else begins
-            rows += [_load(builder, like, _pointer(context, builder, array, values, place)) for place in places]
-        return _as_block(builder, like, rows)
+            rows += [_load(builder, like, pointer_to(context, builder, array, values, place)) for place in places]
+        return as_block(builder, like, rows)
 
     return like(like, array, types.intp, types.intp, indices, types.intp, terms), generate
 
@@ -224,137 +210,11 @@ def prefetch(context, array, index):
         byte = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [byte, _INT_32, _INT_32, _INT_32])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        place = builder.bitcast(_pointer(context, builder, array, *arguments), byte)
+        place = builder.bitcast(pointer_to(context, builder, array, *arguments), byte)
         builder.call(function, [place, _INT_32(_TO_READ), _INT_32(_INTO_ALL_CACHES), _INT_32(_DATA)])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
-
-
-@intrinsic
-def multiply_add(context, a, b, c):
-    """``a * b + c``, rounded once; `b` may have one row for all rows of the others."""
-
-    def generate(context, builder, signature, arguments):
-        fused = _multiply_add(builder, a)
-        factors, others, terms = (_rows(builder, *pair) for pair in zip((a, b, c), arguments, strict=True))
-        others *= a.rows // b.rows
-        rows = zip(factors, others, terms, strict=True)
-        return _as_block(builder, a, [builder.call(fused, row) for row in rows])
-
-    return a(a, b, c), generate
-
-
-@intrinsic
-def sum_of_rows(context, block):
-    """A block of one row: the sum of all rows, added in pairs."""
-    single = Block(block.dtype, 1)
-
-    def generate(context, builder, signature, arguments):
-        return _as_block(builder, single, _in_pairs(builder, _rows(builder, block, arguments[0]), single.rows))
-
-    return single(block), generate
-
-
-@intrinsic
-def sums_of_terms(context, block, terms):
-    """A block with one row for each `terms.rows` rows: their sum, added in pairs."""
-    sums = Block(block.dtype, block.rows // terms.rows)
-
-    def generate(context, builder, signature, arguments):
-        return _as_block(builder, sums, _in_pairs(builder, _rows(builder, block, arguments[0]), sums.rows))
-
-    return sums(block, terms), generate
-
-
-@intrinsic
-def lane_sums(context, block):
-    """A block of one row, whose number r is the sum of row r; the number of rows is a power of two up to w."""
-    single = Block(block.dtype, 1)
-
-    def generate(context, builder, signature, arguments):
-        rows, n_partial = _rows(builder, block, arguments[0]), block.lanes
-        # Every round halves what is left to add of each row, and the number of vectors as long as there are several: a
-        # vector then holds the partial sums of two neighbours, one after the other.
-        while n_partial > 1:
-            pairs = zip(rows[::2], rows[1::2], strict=True) if len(rows) > 1 else [(rows[0], rows[0])]
-            rows = [_pair_sums(builder, block, x, y) for x, y in pairs]
-            n_partial //= 2
-        return _as_block(builder, single, rows)
-
-    return single(block), generate
-
-
-@intrinsic
-def transpose(context, square):
-    """The square with rows and columns exchanged."""
-
-    def generate(context, builder, signature, arguments):
-        rows, half = _rows(builder, square, arguments[0]), square.rows // 2
-        orders = [
-            [i // 2 + square.lanes * (i % 2) + first for i in range(square.lanes)] for first in (0, square.lanes // 2)
-        ]
-        # Each round interleaves every row with the one half the square further on; after as many as a number of a row
-        # takes bits, each has come to its place.
-        for _ in range(half.bit_length()):
-            pairs = zip(rows[:half], rows[half:], strict=True)
-            rows = [_shuffle(builder, square, x, y, order) for x, y in pairs for order in orders]
-        return _as_block(builder, square, rows)
-
-    return square(square), generate
-
-
-@intrinsic
-def combine(context, block, array, start):
-    """A block of one row: the sum of the rows, row r times ``array[start + r]``."""
-    single = Block(block.dtype, 1)
-
-    def generate(context, builder, signature, arguments):
-        _, values, index = arguments
-        fused = _multiply_add(builder, block)
-        totals = [ir.Constant(block.vector, None)] * TERMS
-        for r, row in enumerate(_rows(builder, block, arguments[0])):
-            place = builder.add(index, index.type(r))
-            factor = _splat(builder, block, builder.load(_pointer(context, builder, array, values, place)))
-            totals[r % TERMS] = builder.call(fused, (row, factor, totals[r % TERMS]))
-        return _as_block(builder, single, _in_pairs(builder, totals, 1))
-
-    return single(block, array, types.intp), generate
-
-
-@intrinsic
-def number_of(context, single, r):
-    """Number r of a block of one row."""
-
-    def generate(context, builder, signature, arguments):
-        (vector,) = _rows(builder, single, arguments[0])
-        return builder.extract_element(vector, arguments[1])
-
-    return single.dtype(single, types.intp), generate
-
-
-def _multiply_add(builder, block):
-    """LLVM's function for the vectors of a block."""
-    name, kind = f"llvm.fma.v{block.lanes}f{block.dtype.bitwidth}", ir.FunctionType(block.vector, [block.vector] * 3)
-    return cgutils.get_or_insert_function(builder.module, kind, name)
-
-
-def _in_pairs(builder, vectors, n_sums):
-    """Neighbours are added up until there are `n_sums` of them."""
-    while len(vectors) > n_sums:
-        vectors = [builder.fadd(x, y) for x, y in zip(vectors[::2], vectors[1::2], strict=True)]
-    return vectors
-
-
-def _pair_sums(builder, block, x, y):
-    """The sums of neighbours in x, and then those in y."""
-    even, odd = (_shuffle(builder, block, x, y, range(first, 2 * block.lanes, 2)) for first in (0, 1))
-    return builder.fadd(even, odd)
-
-
-def _shuffle(builder, block, x, y, order):
-    """The numbers of x, and then those of y, at the places of `order`."""
-    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_INT_32, block.lanes), [_INT_32(i) for i in order]))
 
 
 def _indices(builder, start, stride, count):
@@ -369,7 +229,8 @@ def _indices(builder, start, stride, count):
         yield fourth if r % 4 == 0 else builder.add(fourth, multiples[r % 4])
 
 
-def _pointer(context, builder, array_type, array, index):
+def pointer_to(context, builder, array_type, array, index):
+    """Where a number of an array lies."""
     return builder.gep(context.data_model_manager[array_type].get(builder, array, "data"), [index])
 
 
@@ -377,17 +238,20 @@ def _load(builder, block, pointer):
     return builder.load(builder.bitcast(pointer, block.vector.as_pointer()), align=block.dtype.bitwidth // 8)
 
 
-def _splat(builder, block, number):
+def splat_number(builder, block, number):
+    """A vector like those of the block, with `number` everywhere."""
     undefined = ir.Constant(block.vector, ir.Undefined)
     first = builder.insert_element(undefined, number, _INT_32(0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_INT_32, block.lanes), None))
 
 
-def _rows(builder, block, value):
+def rows_of(builder, block, value):
+    """The vectors of a value of type `block`."""
     return [builder.extract_value(value, r) for r in range(block.rows)]
 
 
-def _as_block(builder, block, rows):
+def as_block(builder, block, rows):
+    """A value of type `block` of these vectors."""
     value = ir.Constant(block.llvm, ir.Undefined)
     for r, row in enumerate(rows):
         value = builder.insert_value(value, row, r)

@@ -14,20 +14,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastnet.backends.numba_backend.kernels.blocks import (
-    ROWS,
-    add,
-    combine,
-    load,
-    multiply_add,
-    splat,
-    spread,
-    square_of_zeros,
-    store,
-    sum_of_rows,
-    transpose,
-    zeros,
-)
+from fastnet.backends.numba_backend.kernels.block_sums import add, combine, multiply_add, sum_of_rows, transpose
+from fastnet.backends.numba_backend.kernels.blocks import ROWS, load, splat, spread, square_of_zeros, store, zeros
 from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, block_kernel
 from fastnet.backends.numba_backend.layout import TERMS
 

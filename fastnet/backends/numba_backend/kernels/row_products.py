@@ -10,20 +10,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastnet.backends.numba_backend.kernels.blocks import (
-    ROWS,
-    add,
-    lane_sums,
-    lanes_of,
-    load,
-    multiply_add,
-    number_of,
-    splat,
-    spread,
-    store,
-    sum_of_rows,
-    zeros,
-)
+from fastnet.backends.numba_backend.kernels.block_sums import add, lane_sums, multiply_add, number_of, sum_of_rows
+from fastnet.backends.numba_backend.kernels.blocks import ROWS, lanes_of, load, splat, spread, store, zeros
 from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, block_kernel, kernel
 from fastnet.backends.numba_backend.layout import TERMS
 

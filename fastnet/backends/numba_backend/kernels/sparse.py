@@ -18,17 +18,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastnet.backends.numba_backend.kernels.block_sums import add, multiply_add, sums_of_terms
 from fastnet.backends.numba_backend.kernels.blocks import (
-    add,
     gather,
     lanes_of,
     load,
-    multiply_add,
     prefetch,
     splat,
     spread_run,
     store,
-    sums_of_terms,
     zeros,
 )
 from fastnet.backends.numba_backend.kernels.compiling import NativeFunction, block_kernel, kernel, native_for
