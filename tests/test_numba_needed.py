@@ -40,21 +40,21 @@ UPRIGHT = {"multiply", "dot_with_panels", "row_sums", "panel_sums"}
 ACROSS = {"combine_rows", "dots_of_rows", "row_sums"}
 SPARSE = {"sparse_product_float32_uint16", "sparse_product_backward_float32_uint16"}
 SORTING = {"sort_by_columns_float32_uint16"}
-LOADING = {"load_targets", "load_labels", "equal_weights"}
-PATHS = UPRIGHT | ACROSS | SPARSE | SORTING | {"load_rows", "load_columns"}
+LOADING = {"load_labels", "equal_weights"}
+PATHS = UPRIGHT | ACROSS | SPARSE | SORTING | LOADING | {"load_rows", "load_columns"}
 
 
 @pytest.mark.parametrize(
     ("options", "path"),
     [
-        ({"layer_sizes": (40, 20, 3)}, UPRIGHT),
-        ({"layer_sizes": (40, 20, 3), "batch_size": 5}, UPRIGHT | {"load_rows"}),
-        ({"layer_sizes": (40, 20, 3), "storage": "uint8"}, UPRIGHT | {"load_rows"}),
-        ({"layer_sizes": (40, 3)}, {"multiply", "panel_sums"}),
+        ({"layer_sizes": (40, 20, 3)}, UPRIGHT | LOADING),
+        ({"layer_sizes": (40, 20, 3), "batch_size": 5}, UPRIGHT | LOADING | {"load_rows"}),
+        ({"layer_sizes": (40, 20, 3), "storage": "uint8"}, UPRIGHT | LOADING | {"load_rows"}),
+        ({"layer_sizes": (40, 3)}, LOADING | {"multiply", "panel_sums"}),
         ({"layer_sizes": (8, 7, 3)}, ACROSS),
-        ({"layer_sizes": (8, 7, 3), "batch_size": 5}, ACROSS | {"load_columns"}),
-        ({"layer_sizes": (40, 20, 3), "storage": "csr"}, UPRIGHT | SPARSE),
-        ({"layer_sizes": (40, 20, 3), "storage": "csr", "batch_size": 5}, UPRIGHT | SPARSE | SORTING),
+        ({"layer_sizes": (8, 7, 3), "batch_size": 5}, ACROSS | LOADING | {"load_columns"}),
+        ({"layer_sizes": (40, 20, 3), "storage": "csr"}, UPRIGHT | LOADING | SPARSE),
+        ({"layer_sizes": (40, 20, 3), "storage": "csr", "batch_size": 5}, UPRIGHT | LOADING | SPARSE | SORTING),
     ],
 )
 def test_a_plan_asks_for_the_functions_of_its_path_alone(wanted, options, path):
